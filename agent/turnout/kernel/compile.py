@@ -1,0 +1,148 @@
+"""Compiles bpf/steer.c with bcc: instructions, and the maps they refer to.
+
+The only module that imports bcc, which brings LLVM and 100 MB with it: only the short-lived
+loader, the benchmarks and the datapath tests call it.
+"""
+
+import hashlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from turnout.errors import CompileError
+from turnout.kernel import bpf
+from turnout.kernel.headers import find_headers
+from turnout.kernel.pins import MAPS, PROGRAMS, bpf_directory
+
+FLOWS_MAX = 1 << 17
+SESSIONS_MAX = 1 << 16
+
+_INCLUDE = re.compile(r'^#include "([^"]+)"$')
+_TYPES = {"ingress": bpf.XDP, "egress": bpf.SCHED_CLS}
+# A jumbo interface (MTU 9001 is a cloud default) takes no XDP program without it.
+_FLAGS = {"ingress": bpf.XDP_HAS_FRAGS, "egress": 0}
+
+_PSEUDO_MAP_FD = 1
+_LD_IMM64 = 0x18
+_CALL_REGISTER = 0x8D
+
+
+def join_source(directory: Path | None = None) -> str:
+    """Join steer.c and its headers into one text, each header once, with #line marks."""
+    directory = directory or bpf_directory()
+    seen: set[str] = set()
+
+    def lines_of(name: str) -> Iterator[str]:
+        seen.add(name)
+        yield f'#line 1 "bpf/{name}"'
+        for number, line in enumerate((directory / name).read_text().splitlines(), start=1):
+            included = _INCLUDE.match(line)
+            if included is None:
+                yield line
+            elif included[1] not in seen:
+                yield from lines_of(included[1])
+                yield f'#line {number + 1} "bpf/{name}"'
+            else:
+                yield ""
+
+    return "\n".join(lines_of("steer.c")) + "\n"
+
+
+def compiler_flags(flows_max: int, sessions_max: int) -> list[str]:
+    """Return the flags that size the maps."""
+    return [f"-DFLOWS_MAX={flows_max}", f"-DSESSIONS_MAX={sessions_max}", "-Wall", "-Werror"]
+
+
+def source_hash(source: str, flags: list[str]) -> str:
+    """Name a program version: the same text and flags compile to the same program."""
+    return hashlib.sha256("\0".join([source, *flags]).encode()).hexdigest()[:16]
+
+
+@dataclass
+class Compiled:
+    """What bcc made. The maps live as long as this does, or as what refers to them."""
+
+    source_hash: str
+    maps: Mapping[str, int]
+    code: Mapping[str, bytes]
+    module: Any
+
+    def load(self, program: str, replace: Mapping[int, int] | None = None) -> bpf.Fd:
+        """Load a program, with bcc's maps replaced by others: {bcc's fd: the other fd}."""
+        code = _with_maps(self.code[program], replace or {})
+        return bpf.load_program(_TYPES[program], program, code, _FLAGS[program])
+
+    def close(self) -> None:
+        """Free bcc's maps."""
+        self.module.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def compile_programs(
+    flows_max: int = FLOWS_MAX, sessions_max: int = SESSIONS_MAX, source: str | None = None
+) -> Compiled:
+    """Compile; CompileError ends with clang's words."""
+    source = source or join_source()
+    flags = compiler_flags(flows_max, sessions_max)
+    find_headers().use()
+    from bcc import BPF  # noqa: PLC0415 - brings LLVM with it
+
+    with _captured_stderr() as said:
+        try:
+            module = BPF(text=source.encode(), cflags=flags)
+        except Exception as error:
+            msg = f"clang refused bpf/steer.c ({error}):\n{said()[-4000:]}"
+            raise CompileError(msg) from error
+    code = {name: module.dump_func(name.encode()) for name in PROGRAMS}
+    for name, instructions in code.items():
+        if any(instructions[at] == _CALL_REGISTER for at in range(0, len(instructions), 8)):
+            msg = f"bcc left a map call in {name} unresolved: a map is used outside join_source()"
+            raise CompileError(msg)
+    maps = {name: module[name.encode()].map_fd for name in MAPS}
+    return Compiled(source_hash(source, flags), maps, code, module)
+
+
+def _with_maps(code: bytes, replace: Mapping[int, int]) -> bytes:
+    """Point the instructions that load a map's address at other descriptors."""
+    patched = bytearray(code)
+    for at in range(0, len(patched), 8):
+        if patched[at] == _LD_IMM64 and patched[at + 1] >> 4 == _PSEUDO_MAP_FD:
+            fd = int.from_bytes(patched[at + 4 : at + 8], "little")
+            patched[at + 4 : at + 8] = replace.get(fd, fd).to_bytes(4, "little")
+    return bytes(patched)
+
+
+@contextmanager
+def _captured_stderr() -> Iterator[Any]:
+    """Catch what clang inside bcc writes to descriptor 2, past sys.stderr."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+
+        def said() -> str:
+            file.seek(0)
+            return file.read().decode(errors="replace")
+
+        try:
+            yield said
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

@@ -1,0 +1,1 @@
+"""The transceiver: a process of its own that terminates WebRTC sessions on one lane."""

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Is the packet for the shared port, for a lane, or not for us; and what its first payload byte
+ * says it is (RFC 7983, updated by RFC 9443). Called by the ingress program.
+ */
+#ifndef TURNOUT_CLASSIFY_H
+#define TURNOUT_CLASSIFY_H
+
+#include "maps.h"
+#include "packet.h"
+#include "parse.h"
+
+/* `lo` has this index in every network namespace (include/net/flow.h). */
+#define LOOPBACK_IFINDEX 1
+
+#define DTLS_APPLICATION_DATA 23
+
+/* The index of the VIP, or -1. */
+static __always_inline int find_vip(const struct settings *settings, const struct address *address)
+{
+	int i;
+
+#pragma unroll
+	for (i = 0; i < VIPS_MAX; i++) {
+		if (same_address(&settings->vips[i], address) && settings->vip_mask & (1 << i))
+			return i;
+	}
+	return -1;
+}
+
+static __always_inline int is_lane(const struct settings *settings, __u16 port)
+{
+	return port >= settings->lane_first && port <= settings->lane_last;
+}
+
+/* CONTINUE for a packet to (VIP, shared port), of which the whole payload is in this frame. */
+static __always_inline int match_destination(struct xdp_md *ctx, struct packet *p,
+					     const struct settings *settings)
+{
+	int outside = ctx->ingress_ifindex != LOOPBACK_IFINDEX;
+	int vip = find_vip(settings, &p->destination);
+	__u16 port;
+
+	if (p->transport == TRANSPORT_HIDDEN) {
+		if (vip < 0 || !outside)
+			return NOT_OURS;
+		/* The stack would walk on and might arrive at a lane. */
+		return GUARD(hidden_port);
+	}
+	if (point_at_udp(p))
+		return NOT_OURS;
+	port = bpf_ntohs(p->udp->dest);
+	if (vip < 0 || (port != settings->shared_port && !is_lane(settings, port)))
+		return NOT_OURS;
+	if (port != settings->shared_port) {
+		if (!outside)
+			return NOT_OURS;
+		return p->transport == TRANSPORT_UDP_FRAGMENT ? GUARD(lane_fragment) : GUARD(lane);
+	}
+	p->flow_key.client = p->source;
+	p->flow_key.client_port = p->udp->source;
+	p->flow_key.vip = vip;
+	return CONTINUE;
+}
+
+/* Checks the UDP length against what is there and reads the first payload byte. */
+static __always_inline int classify(struct xdp_md *ctx, struct packet *p)
+{
+	__u32 udp_len = bpf_ntohs(p->udp->len);
+
+	if (p->transport == TRANSPORT_UDP_FRAGMENT)
+		return PASS(fragment);
+	if (udp_len < sizeof(struct udphdr) || p->network_end > p->len_bytes ||
+	    p->payload - sizeof(struct udphdr) + udp_len > p->network_end)
+		return DROP(bad_udp_length);
+	p->payload_len = udp_len - sizeof(struct udphdr);
+	if (!p->payload_len)
+		return DROP(empty);
+	/* Not through `data`: a driver may split headers from payload. */
+	if (bpf_xdp_load_bytes(ctx, p->payload, &p->first_byte, 1))
+		return DROP(bad_udp_length);
+	return CONTINUE;
+}
+
+static __always_inline int is_stun(const struct packet *p)
+{
+	return p->first_byte <= 3;
+}
+
+static __always_inline int is_dtls(__u8 first_byte)
+{
+	return first_byte >= 20 && first_byte <= 63;
+}
+
+static __always_inline int is_rtp(__u8 first_byte)
+{
+	return first_byte >= 128 && first_byte <= 191;
+}
+
+#endif

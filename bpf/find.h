@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Who owns the packet: a Binding request with USERNAME goes by its ufrag, whatever its flow says
+ * (NATs re-use tuples); all else by its flow. Never by SSRC: clients choose those and collide.
+ */
+#ifndef TURNOUT_FIND_H
+#define TURNOUT_FIND_H
+
+#include "classify.h"
+#include "flows.h"
+#include "maps.h"
+#include "stun.h"
+
+/* The owner's lane, if it is still the one that was meant and takes packets. */
+static __always_inline int find_lane(struct packet *p)
+{
+	__u32 slot = p->owner.slot;
+	struct owner *owner = owners.lookup(&slot);
+
+	if (!owner || owner->generation != p->owner.generation)
+		return DROP(stale_owner);
+	if (owner->state == OWNER_DOWN)
+		return DROP(owner_down);
+	p->lane = bpf_htons(owner->lane);
+	return CONTINUE;
+}
+
+static __always_inline int find_by_ufrag(struct packet *p)
+{
+	struct session *session = sessions.lookup(&p->ufrag_hash);
+
+	if (!session)
+		return DROP(no_session);
+	p->session_id = session->session_id;
+	p->owner = session->owner;
+	return find_lane(p);
+}
+
+static __always_inline int find_by_flow(struct packet *p)
+{
+	struct flow *flow = find_flow(&p->flow_key);
+
+	if (!flow)
+		return DROP(no_flow);
+	p->owner = flow->owner;
+	/* Media and DTLS application data show life; a handshake or a stray answer does not. */
+	if (is_rtp(p->first_byte) || p->first_byte == DTLS_APPLICATION_DATA)
+		touch_flow(flow);
+	return find_lane(p);
+}
+
+/* Sets owner and lane, and *kind to the counter of what was steered. */
+static __always_inline int find_owner(struct xdp_md *ctx, struct packet *p,
+				      const struct settings *settings, int *kind)
+{
+	struct stun_username username = {};
+	struct stun_header stun;
+	int verdict;
+
+	if (is_dtls(p->first_byte)) {
+		*kind = STEERED(dtls);
+		return find_by_flow(p);
+	}
+	if (is_rtp(p->first_byte)) {
+		*kind = STEERED(rtp);
+		return find_by_flow(p);
+	}
+	if (!is_stun(p))
+		return DROP(unknown_class);
+
+	verdict = check_stun(ctx, p, &stun);
+	if (verdict)
+		return verdict;
+	*kind = STEERED(stun);
+	if (stun.type != bpf_htons(STUN_BINDING_REQUEST))
+		return find_by_flow(p);
+	verdict = find_username(ctx, p, bpf_ntohs(stun.len), &username);
+	if (verdict)
+		return verdict;
+	if (!username.len)
+		return find_by_flow(p);
+	verdict = hash_ufrag(ctx, settings, &username, &p->ufrag_hash);
+	if (verdict)
+		return verdict;
+	*kind = STEERED(stun_request);
+	return find_by_ufrag(p);
+}
+
+#endif

@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Ethernet, up to two VLAN tags, IPv4 with options, IPv6 with a bounded walk of extension headers,
+ * UDP. One cursor moves forward; what cannot be parsed is the host's business, not ours: it gets
+ * the packet untouched. Called by both programs.
+ */
+#ifndef TURNOUT_PARSE_H
+#define TURNOUT_PARSE_H
+
+#include "packet.h"
+
+#define VLAN_TAGS_MAX 2
+/* More extension headers than any sender has a use for; RFC 8200 names six kinds. */
+#define EXTENSION_HEADERS_MAX 8
+
+/* Beyond two tags, 40 bytes and 8 extension headers of 2,048 bytes; a bound for the verifier. */
+#define UDP_OFFSET_MAX 0x7fff
+
+#define ETHERTYPE_IPV4 0x0800
+#define ETHERTYPE_IPV6 0x86dd
+#define ETHERTYPE_VLAN 0x8100
+#define ETHERTYPE_QINQ 0x88a8
+
+#define PROTOCOL_HOP_BY_HOP 0
+#define PROTOCOL_UDP 17
+#define PROTOCOL_ROUTING 43
+#define PROTOCOL_FRAGMENT 44
+#define PROTOCOL_DESTINATION_OPTIONS 60
+#define PROTOCOL_MOBILITY 135
+
+#define IPV4_MORE_FRAGMENTS 0x2000
+#define IPV4_FRAGMENT_OFFSET 0x1fff
+#define IPV6_MORE_FRAGMENTS 0x0001
+#define IPV6_FRAGMENT_OFFSET 0xfff8
+
+struct vlan_tag {
+	__be16 tci;
+	__be16 ethertype;
+};
+
+/* The first 8 bytes are all that is alike in the extension headers we walk (RFC 8200 section 4). */
+struct extension_header {
+	__u8 next;
+	__u8 len; /* in 8 bytes, without the first 8; reserved in a fragment header */
+	__be16 fragment;
+	__be32 fragment_id;
+};
+
+static __always_inline int parse_udp(struct packet *p, void *cursor, __u64 transport)
+{
+	struct udphdr *udp = cursor;
+
+	if ((void *)(udp + 1) > p->data_end) {
+		p->transport = TRANSPORT_HIDDEN;
+		return CONTINUE;
+	}
+	p->payload = (__u32)((void *)(udp + 1) - p->data);
+	p->transport = transport;
+	return CONTINUE;
+}
+
+/*
+ * The UDP header again, from its offset. Verifier: each way through the parser leaves a packet
+ * pointer of another shape, and it would walk the rest of the program once for each (over a
+ * million instructions); from here on they are all alike.
+ */
+static __always_inline int point_at_udp(struct packet *p)
+{
+	__u64 offset = p->payload - sizeof(struct udphdr);
+
+	asm volatile("" : "+r"(offset));
+	if (offset > UDP_OFFSET_MAX)
+		return NOT_OURS;
+	p->udp = p->data + offset;
+	if ((void *)(p->udp + 1) > p->data_end)
+		return NOT_OURS;
+	return CONTINUE;
+}
+
+static __always_inline int parse_ipv4(struct packet *p, void *cursor)
+{
+	struct iphdr *ip = cursor;
+	__u64 transport = TRANSPORT_UDP;
+	__u32 header_len;
+	__u16 fragment;
+
+	if ((void *)(ip + 1) > p->data_end || ip->version != 4 || ip->ihl < 5)
+		return NOT_OURS;
+	if (ip->protocol != PROTOCOL_UDP)
+		return NOT_OURS;
+	fragment = bpf_ntohs(ip->frag_off);
+	if (fragment & IPV4_FRAGMENT_OFFSET)
+		return NOT_OURS; /* no ports in it */
+	if (fragment & IPV4_MORE_FRAGMENTS)
+		transport = TRANSPORT_UDP_FRAGMENT;
+
+	p->source.word[2] = bpf_htonl(0xffff);
+	p->source.word[3] = ip->saddr;
+	p->destination.word[2] = bpf_htonl(0xffff);
+	p->destination.word[3] = ip->daddr;
+	p->network_end = (__u32)(cursor - p->data) + bpf_ntohs(ip->tot_len);
+	header_len = ip->ihl * 4;
+	return parse_udp(p, cursor + header_len, transport);
+}
+
+static __always_inline int parse_ipv6(struct packet *p, void *cursor)
+{
+	struct ipv6hdr *ip = cursor;
+	__u64 transport = TRANSPORT_UDP;
+	__u8 next;
+	int i;
+
+	if ((void *)(ip + 1) > p->data_end || ip->version != 6)
+		return NOT_OURS;
+	__builtin_memcpy(&p->source, &ip->saddr, sizeof(p->source));
+	__builtin_memcpy(&p->destination, &ip->daddr, sizeof(p->destination));
+	next = ip->nexthdr;
+	cursor += sizeof(*ip);
+	p->network_end = (__u32)(cursor - p->data) + bpf_ntohs(ip->payload_len);
+
+#pragma unroll
+	for (i = 0; i < EXTENSION_HEADERS_MAX; i++) {
+		struct extension_header *extension = cursor;
+
+		if (next == PROTOCOL_UDP)
+			return parse_udp(p, cursor, transport);
+		if (next != PROTOCOL_HOP_BY_HOP && next != PROTOCOL_ROUTING &&
+		    next != PROTOCOL_FRAGMENT && next != PROTOCOL_DESTINATION_OPTIONS &&
+		    next != PROTOCOL_MOBILITY)
+			return NOT_OURS;
+		if ((void *)(extension + 1) > p->data_end)
+			break;
+		if (next == PROTOCOL_FRAGMENT) {
+			__u16 fragment = bpf_ntohs(extension->fragment);
+
+			if (fragment & IPV6_FRAGMENT_OFFSET)
+				return NOT_OURS;
+			/* An atomic fragment (RFC 6946) is a whole packet. */
+			if (fragment & IPV6_MORE_FRAGMENTS)
+				transport = TRANSPORT_UDP_FRAGMENT;
+			cursor += sizeof(*extension);
+		} else {
+			cursor += 8 + extension->len * 8;
+		}
+		next = extension->next;
+	}
+	p->transport = TRANSPORT_HIDDEN;
+	return CONTINUE;
+}
+
+/* Sets everything of struct packet that parse.h owns, or returns NOT_OURS. */
+static __always_inline int parse(struct packet *p)
+{
+	struct ethhdr *ethernet = p->data;
+	void *cursor = ethernet + 1;
+	__be16 ethertype;
+	int i;
+
+	if (cursor > p->data_end)
+		return NOT_OURS;
+	ethertype = ethernet->h_proto;
+#pragma unroll
+	for (i = 0; i < VLAN_TAGS_MAX; i++) {
+		struct vlan_tag *tag = cursor;
+
+		if (ethertype != bpf_htons(ETHERTYPE_VLAN) &&
+		    ethertype != bpf_htons(ETHERTYPE_QINQ))
+			break;
+		if ((void *)(tag + 1) > p->data_end)
+			return NOT_OURS;
+		ethertype = tag->ethertype;
+		cursor = tag + 1;
+	}
+	if (ethertype == bpf_htons(ETHERTYPE_IPV4))
+		return parse_ipv4(p, cursor);
+	if (ethertype == bpf_htons(ETHERTYPE_IPV6))
+		return parse_ipv6(p, cursor);
+	return NOT_OURS;
+}
+
+#endif

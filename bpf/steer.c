@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/*
+ * Turnout's two programs, top to bottom. In (XDP): parse -> match and classify -> find the owner
+ * -> learn -> hand over. Out (TC egress): parse -> match -> heal -> rewrite the source. One header
+ * a stage. Compiled with bcc by agent/turnout/kernel/compile.py, which joins the headers into one
+ * text, because bcc resolves map calls in the main file only.
+ */
+#include <uapi/linux/bpf.h>
+#include <uapi/linux/if_ether.h>
+#include <uapi/linux/ip.h>
+#include <uapi/linux/ipv6.h>
+#include <uapi/linux/pkt_cls.h>
+#include <uapi/linux/udp.h>
+
+#include "abi.h"
+#include "maps.h"
+#include "packet.h"
+#include "count.h"
+#include "parse.h"
+#include "classify.h"
+#include "siphash.h"
+#include "stun.h"
+#include "flows.h"
+#include "find.h"
+#include "learn.h"
+#include "handover.h"
+#include "return.h"
+
+static __always_inline int steer(struct xdp_md *ctx, struct packet *p)
+{
+	const struct settings *host;
+	int verdict, kind, zero = 0;
+
+	verdict = parse(p);
+	if (verdict)
+		return verdict;
+
+	host = settings.lookup(&zero);
+	if (!host)
+		return NOT_OURS;
+	verdict = match_destination(ctx, p, host);
+	if (verdict)
+		return verdict;
+
+	COUNT(received);
+	verdict = classify(ctx, p);
+	if (verdict)
+		return verdict;
+	verdict = find_owner(ctx, p, host, &kind);
+	if (verdict)
+		return verdict;
+	if (p->ufrag_hash)
+		learn(p);
+	hand_over(p);
+	count_steered(p);
+	return kind;
+}
+
+int ingress(struct xdp_md *ctx)
+{
+	struct packet packet = {
+		.data = (void *)(long)ctx->data,
+		.data_end = (void *)(long)ctx->data_end,
+		.len_bytes = bpf_xdp_get_buff_len((void *)ctx),
+	};
+	int verdict = steer(ctx, &packet);
+
+	if (verdict != NOT_OURS)
+		count(verdict & VERDICT_COUNTER);
+	return verdict & VERDICT_DROP ? XDP_DROP : XDP_PASS;
+}
+
+static __always_inline int send_back(struct __sk_buff *skb, struct packet *p)
+{
+	const struct settings *host;
+	int verdict, zero = 0;
+
+	verdict = point_at_headers(skb, p);
+	if (verdict)
+		return verdict;
+	verdict = parse(p);
+	if (verdict)
+		return verdict;
+
+	host = settings.lookup(&zero);
+	if (!host)
+		return NOT_OURS;
+	verdict = match_source(p, host);
+	if (verdict)
+		return verdict;
+	heal(skb, p);
+	count_returned(p, p->network_end - p->payload);
+	return rewrite_source(skb, p, host);
+}
+
+int egress(struct __sk_buff *skb)
+{
+	struct packet packet = {};
+	int verdict = send_back(skb, &packet);
+
+	if (verdict != NOT_OURS)
+		count(verdict & VERDICT_COUNTER);
+	/* UNSPEC, not OK: other filters of this interface run too. */
+	return verdict & VERDICT_DROP ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+}
