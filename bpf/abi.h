@@ -125,7 +125,7 @@ struct counters {
 	__u64 flow__refused;   /* the table would not take it */
 
 	/* Egress: source port rewritten lane -> shared port. */
-	__u64 returned__packets;
+	__u64 returned__rewritten;
 	__u64 returned__failed; /* the rewrite was refused, packet dropped */
 };
 

@@ -87,7 +87,7 @@ static __always_inline int rewrite_source(struct __sk_buff *skb, const struct pa
 	    bpf_skb_store_bytes(skb, udp + __builtin_offsetof(struct udphdr, source), &shared_port,
 				sizeof(shared_port), 0))
 		return COUNTER(returned__failed) | VERDICT_DROP;
-	return COUNTER(returned__packets);
+	return COUNTER(returned__rewritten);
 }
 
 #endif

@@ -14,8 +14,7 @@
     ├── SteeringError
     │   ├── UfragInUse            that ufrag belongs to a living session
     │   ├── UnknownOwner
-    │   ├── UnknownSession
-    │   └── NoOwner               no active owner can take a session
+    │   └── UnknownSession
     ├── SignalingError            an offer or an upstream's answer that cannot be served
     ├── ApiError                  the local API said no (raised by turnout.client)
     └── CallError                 `turnout call` did not get what it came for
@@ -82,10 +81,6 @@ class UnknownOwner(SteeringError):
 
 class UnknownSession(SteeringError):
     """No session has that id."""
-
-
-class NoOwner(SteeringError):
-    """No active owner can take a session."""
 
 
 class SignalingError(TurnoutError):

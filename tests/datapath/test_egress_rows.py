@@ -27,7 +27,7 @@ class Row:
     counted: dict[str, int] = field(default_factory=dict)
 
 
-RETURNED = {"returned__packets": 1}
+RETURNED = {"returned__rewritten": 1}
 HEALED = RETURNED | {"flow__healed": 1}
 
 RETURNED_ROWS = [
@@ -85,7 +85,7 @@ def test_egress_row(datapath: Datapath, row: Row) -> None:
 
     assert outcome.verdict == TC_ACT_UNSPEC
     assert outcome.counted == row.counted
-    rewritten = "returned__packets" in row.counted
+    rewritten = "returned__rewritten" in row.counted
     assert outcome.frame == (p.from_shared_port(row.frame) if rewritten else bytes(row.frame))
 
 

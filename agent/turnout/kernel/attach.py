@@ -35,11 +35,12 @@ _RECORD = "attachments.json"
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """Where the programs are. `mode` is what the kernel says; `note`: why it is not as asked."""
+    """Where the programs are, as the kernel says. `note`: why the mode is not as asked."""
 
     interface: str
     ifindex: int
     mode: str
+    egress: bool  # our filter is there
     note: str
 
 
@@ -60,7 +61,7 @@ def attach(pins: Pins, runtime: Path, name: str, mode: str) -> Attachment:
     except BaseException:
         detach(pins, runtime, name)
         raise
-    return Attachment(name, link.index, interface(name).xdp_mode, note)
+    return Attachment(name, link.index, interface(name).xdp_mode, egress=True, note=note)
 
 
 def detach(pins: Pins, runtime: Path, name: str) -> list[str]:
@@ -93,12 +94,16 @@ def detach_all(pins: Pins, runtime: Path) -> list[str]:
 def attached(pins: Pins) -> list[Attachment]:
     """Where this instance's XDP program is now, by its pinned links."""
     found = []
-    by_index = {link.index: link for link in interfaces()}
-    for pin in pins.links():
-        with bpf.open_pin(pin) as fd:
-            link = by_index.get(bpf.link_ifindex(fd))
-        if link is not None:
-            found.append(Attachment(link.name, link.index, link.xdp_mode, ""))
+    with IPRoute() as ipr:
+        by_index = {link.index: link for link in interfaces(ipr)}
+        for pin in pins.links():
+            with bpf.open_pin(pin) as fd:
+                link = by_index.get(bpf.link_ifindex(fd))
+            if link is not None:
+                egress = _has_clsact(ipr, link.index) and _filter_name(pins) in _filter_names(
+                    ipr, link.index, _EGRESS_PARENT
+                )
+                found.append(Attachment(link.name, link.index, link.xdp_mode, egress, ""))
     return found
 
 
@@ -224,6 +229,10 @@ def _attach_filter(pins: Pins, runtime: Path, link: Interface) -> None:
             )
 
 
+def _has_clsact(ipr: IPRoute, index: int) -> bool:
+    return any(q.get_attr("TCA_KIND") == "clsact" for q in ipr.get_qdiscs(index=index))
+
+
 def _filter_names(ipr: IPRoute, index: int, parent: int, *, ours: bool = True) -> list[str | None]:
     """Names of the bpf filters under a parent; `ours`: only of our handle and priority."""
     names = []
@@ -238,7 +247,7 @@ def _filter_names(ipr: IPRoute, index: int, parent: int, *, ours: bool = True) -
 
 
 def _remove_filter(ipr: IPRoute, pins: Pins, runtime: Path, link: Interface) -> list[str]:
-    if not any(q.get_attr("TCA_KIND") == "clsact" for q in ipr.get_qdiscs(index=link.index)):
+    if not _has_clsact(ipr, link.index):
         return []
     removed = []
     if _filter_name(pins) in _filter_names(ipr, link.index, _EGRESS_PARENT):

@@ -1,0 +1,119 @@
+"""`turnout run`: an edge in the foreground, until Ctrl-C or SIGTERM."""
+
+import argparse
+import asyncio
+import os
+from typing import Any
+
+from turnout.cli.logs import set_up_logs
+from turnout.cli.options import add_instance_options, settings_from
+from turnout.defaults import fill_defaults
+from turnout.errors import TurnoutError
+from turnout.supervisor import Supervisor, plan
+
+_DESCRIPTION = """\
+Start an edge and keep it running. The program is compiled and pinned, attached to the interfaces,
+and one transceiver a core is started. Ctrl-C or SIGTERM ends all of it and undoes every change;
+after a kill -9, `turnout down` does that."""
+
+_EPILOG = """\
+examples:
+  turnout run
+      the interface of the default route, its addresses, UDP port 3478
+  turnout run --dry-run
+      every change it would make, and none made
+  turnout run --local
+      clients on this very host too: try `turnout call http://127.0.0.1:8080/whip`
+  turnout run --interface eth1 --vip 192.0.2.2 --vip 2001:db8::2 --xdp-mode native
+      told where clients come in, on the driver's own hook
+  turnout run --instance two --shared-port 3479 --lanes 21000-21999 \\
+              --http 0.0.0.0:8081 --metrics 127.0.0.1:9479
+      a second edge beside the first, with nothing in common
+
+Firewalls of the host see the lanes, not the shared port: `turnout doctor` tells if one is in the
+way."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the sub-command's parser."""
+    parser = subparsers.add_parser(
+        "run",
+        help="start an edge and keep it running",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    clients = parser.add_argument_group("where clients come in")
+    clients.add_argument(
+        "--interface",
+        metavar="NAME",
+        action="append",
+        help="attach here (repeatable; default: the interfaces of the default route)",
+    )
+    clients.add_argument(
+        "--vip",
+        metavar="ADDRESS",
+        action="append",
+        help="steer what comes for this address (repeatable, up to 8; default: the preferred "
+        "source address of each family on the interfaces)",
+    )
+    clients.add_argument(
+        "--shared-port", metavar="PORT", help="the one UDP port of all clients (default: 3478)"
+    )
+    clients.add_argument("--local", action="store_true", help="attach to lo as well")
+    clients.add_argument(
+        "--xdp-mode",
+        metavar="MODE",
+        help="generic works on every device, native is fast and up to its driver "
+        "(default: generic)",
+    )
+    owners = parser.add_argument_group("who serves them")
+    owners.add_argument(
+        "--transceivers", metavar="N", help="how many transceivers to start (default: one a CPU)"
+    )
+    owners.add_argument(
+        "--lanes",
+        metavar="FIRST-LAST",
+        help="UDP ports of the transceivers, reachable only through the shared port "
+        "(default: 20000-20999)",
+    )
+    doors = parser.add_argument_group("doors")
+    doors.add_argument(
+        "--http", metavar="ADDRESS:PORT", help="WHIP for clients (default: 0.0.0.0:8080)"
+    )
+    doors.add_argument(
+        "--metrics", metavar="ADDRESS:PORT", help="Prometheus metrics (default: 127.0.0.1:9478)"
+    )
+    add_instance_options(parser)
+    parser.add_argument(
+        "--log-level", metavar="LEVEL", help="debug, info, warning or error (default: info)"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", default=False, help="print every change, make none"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run an edge until it is told to stop. Returns 0."""
+    settings = fill_defaults(settings_from(args))
+    if args.dry_run:
+        print("would, and would undo at the end:")
+        print("\n".join(f"  {line}" for line in plan(settings)))
+        return 0
+    require_root("run")
+    set_up_logs("run", settings.log_level)
+    asyncio.run(Supervisor(settings, _say).run())
+    return 0
+
+
+def require_root(command: str) -> None:
+    """Raise TurnoutError unless this process may do what the command does."""
+    if os.geteuid() != 0:
+        raise TurnoutError(
+            f"it attaches programs to interfaces: run it as root (sudo turnout {command})"
+        )
+
+
+def _say(line: str) -> None:
+    print(f"turnout: {line}", flush=True)

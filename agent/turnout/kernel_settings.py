@@ -1,0 +1,82 @@
+"""The one record of the kernel's `settings` map: written by the agent before anything is attached.
+
+A VIP keeps its index for as long as the map lives, because flows hold the index; the edge key
+keeps its value for as long, because the sessions are hashed with it.
+"""
+
+import secrets
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
+
+from turnout.settings import VIPS_MAX, Address, Settings
+
+if TYPE_CHECKING:
+    from turnout.kernel.maps import Maps, Record
+
+_UNUSED = bytes(16)
+
+
+def packed(vip: Address) -> bytes:
+    """Return the 16 bytes of an address as maps hold it, IPv4 v4-mapped (RFC 4291 2.5.5.2)."""
+    if isinstance(vip, IPv4Address):
+        return bytes(10) + b"\xff\xff" + vip.packed
+    return vip.packed
+
+
+def unpacked(data: bytes) -> Address:
+    """Return the address behind 16 bytes of a map."""
+    address = IPv6Address(data)
+    return address.ipv4_mapped or address
+
+
+def place_vips(held: Sequence[bytes], vips: Sequence[Address]) -> tuple[list[bytes], int]:
+    """Return the VIPs by index and the mask of those in use, `held` being what the map has.
+
+    A VIP of before keeps its index. A new one takes an index that never had one; only when there
+    is none, that of a VIP that is no longer wanted.
+    """
+    places = [*held, *[_UNUSED] * (VIPS_MAX - len(held))]
+    wanted = [packed(vip) for vip in vips]
+    for vip in wanted:
+        if vip in places:
+            continue
+        free = [index for index, place in enumerate(places) if place == _UNUSED]
+        free += [index for index, place in enumerate(places) if place not in wanted]
+        places[free[0]] = vip
+    mask = sum(1 << index for index, place in enumerate(places) if place in wanted)
+    return places, mask
+
+
+def vips_in_use(record: "Record") -> list[Address]:
+    """Return the VIPs that the kernel steers, from the record of the settings map."""
+    return [
+        unpacked(place)
+        for index, place in enumerate(record["vips"])
+        if record["vip_mask"] >> index & 1
+    ]
+
+
+def edge_key_bytes(halves: Sequence[int]) -> bytes:
+    """Return the 16-byte SipHash key that the kernel holds as two little-endian u64."""
+    return b"".join(half.to_bytes(8, "little") for half in halves)
+
+
+def write_kernel_settings(maps: "Maps", settings: Settings) -> None:
+    """Write the settings the kernel steers by; VIPs and edge key of an earlier agent stay."""
+    record = maps.settings.lookup(0) or {}
+    edge_key = record.get("edge_key", [0, 0])
+    if not any(edge_key):
+        edge_key = [secrets.randbits(64), secrets.randbits(64)]
+    places, mask = place_vips(record.get("vips", ()), settings.vips)
+    maps.settings.update(
+        0,
+        {
+            "edge_key": edge_key,
+            "vips": places,
+            "shared_port": settings.shared_port,
+            "lane_first": settings.lane_first,
+            "lane_last": settings.lane_last,
+            "vip_mask": mask,
+        },
+    )

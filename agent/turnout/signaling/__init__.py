@@ -1,0 +1,1 @@
+"""The door for clients: WHIP in front, our transceivers behind, steering in the middle."""

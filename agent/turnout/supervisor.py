@@ -1,0 +1,231 @@
+"""`turnout run`: brings an edge up, keeps its processes alive, takes everything down again.
+
+    supervisor (this) ── loader        compiles, loads, pins; ends
+                      ├─ transceivers  one a core, each with its lane
+                      └─ agent         maps, attachments, signaling, local API, metrics
+
+The kernel steers on when any of them dies; whoever dies is started again. The command line is its
+only caller.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+
+from turnout.children import Child, how_it_ended
+from turnout.client import Client
+from turnout.doors import wait_for_vips
+from turnout.errors import ApiError, SettingsError, TurnoutError
+from turnout.kernel import host
+from turnout.kernel.pins import Pins, is_bpffs, mount_bpffs
+from turnout.portranges import build_port_ranges, parse_port_ranges
+from turnout.rundir import RUN_PID, ProcessId, hold
+from turnout.settings import Settings
+from turnout.status import Picture
+from turnout.takedown import (
+    HostChanges,
+    check_namespace,
+    end_children,
+    network_namespace,
+    take_down,
+)
+from turnout.tasks import first_cause
+
+log = logging.getLogger(__name__)
+
+# Compiling takes up to 5 s before this starts to count.
+READY_PATIENCE_S = 30.0
+
+
+def plan(settings: Settings) -> list[str]:
+    """Return what a run with these settings would change on the host, a line each."""
+    pins = Pins(settings.bpffs, settings.instance)
+    ports = f"{settings.lane_first}-{settings.lane_last}"
+    vips = ", ".join(str(vip) for vip in settings.vips)
+    lines = [
+        f"create {settings.runtime} for sockets and pid files",
+        *([] if is_bpffs(settings.bpffs) else [f"mount a BPF file system at {settings.bpffs}"]),
+        f"pin maps and programs under {pins.directory}",
+        f"reserve UDP ports {ports} (the lanes) in net.ipv4.ip_local_reserved_ports",
+        f"bind UDP port {settings.shared_port} on {vips}",
+    ]
+    for name in settings.attach_interfaces:
+        mode = "generic" if name == "lo" else settings.xdp_mode
+        lines.append(f"attach to {name}: XDP ({mode} mode) and a clsact egress filter")
+    if settings.transceivers:
+        last = settings.lane(settings.transceivers - 1)
+        lanes = f"lanes {settings.lane_first}-{last}"
+        lines.append(f"start {settings.transceivers} transceivers on {lanes}")
+    lines.append(f"serve WHIP on http://{settings.http} and metrics on http://{settings.metrics}")
+    return lines
+
+
+def transceiver_arguments(settings: Settings, slot: int) -> list[str]:
+    """Return the arguments after the interpreter that start the transceiver of a slot."""
+    vips = [argument for vip in settings.vips for argument in ("--vip", str(vip))]
+    return [
+        *("-m", "turnout.transceiver"),
+        *("--slot", str(slot)),
+        *("--lane", str(settings.lane(slot))),
+        *vips,
+        *("--control", str(settings.transceiver_socket(slot))),
+        *("--log-level", settings.log_level),
+    ]
+
+
+def missing_transceivers(settings: Settings, picture: Picture) -> list[int]:
+    """Return the slots whose transceiver the agent does not know as active yet."""
+    active = {owner["slot"] for owner in picture["owners"] if owner["state"] == "active"}
+    return [slot for slot in range(settings.transceivers) if slot not in active]
+
+
+def describe(settings: Settings, picture: Picture) -> list[str]:
+    """Return what a run changed and where it is to be found, a line each."""
+    lines = []
+    for interface in picture["interfaces"]:
+        note = f" ({interface['note']})" if interface["note"] else ""
+        lines.append(f"{interface['name']}: XDP in {interface['mode']} mode, egress filter{note}")
+    lines += [f"VIP {vip}, UDP port {settings.shared_port}" for vip in picture["vips"]]
+    ports = f"{settings.lane_first}-{settings.lane_last}"
+    lines.append(f"lanes {ports} reserved, {settings.transceivers} transceivers on the first")
+    lines.append(
+        f"WHIP at http://{settings.http}/whip, metrics at http://{settings.metrics}/metrics"
+    )
+    lines.append(f"instance {settings.instance} is ready")
+    return lines
+
+
+def _check_leftovers(settings: Settings) -> None:
+    """Refuse to start over a killed run whose pins are elsewhere: nobody would find them again."""
+    try:
+        left = Settings.load(settings.instance, settings.runtime_root)
+    except SettingsError:
+        return
+    if left.bpffs != settings.bpffs:
+        raise TurnoutError(
+            f"instance {settings.instance} was killed and left its pins under {left.bpffs}: "
+            f"`turnout down --instance {settings.instance}` first"
+        )
+
+
+class Supervisor:
+    """One edge from start to end."""
+
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+        """Take settings that name every interface and VIP; `say` gets what a person reads."""
+        self._settings = settings
+        self._say = say
+        self._ready = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Bring the edge up and keep it until SIGTERM or SIGINT; a second one hurries the end.
+
+        Raises TurnoutError when the edge does not come up; whatever happens, it is taken down.
+        """
+        settings = self._settings
+        with hold(settings.runtime, settings.instance):
+            check_namespace(settings)
+            _check_leftovers(settings)
+            work = asyncio.ensure_future(self._work())
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._stop, work)
+            try:
+                await work
+            except asyncio.CancelledError:
+                if not self._stopping:
+                    raise
+            except BaseExceptionGroup as group:
+                raise first_cause(group) from group
+            finally:
+                await self._take_down()
+
+    async def _take_down(self) -> None:
+        # In a thread: pyroute2 runs a loop of its own, which cannot be inside of this one.
+        for line in await asyncio.to_thread(take_down, self._settings):
+            self._say(line)
+
+    def _stop(self, work: "asyncio.Future[None]") -> None:
+        if self._stopping:
+            self._hurry.set()
+        else:
+            self._stopping = True
+            self._say("stopping; a second signal hurries it")
+            work.cancel()
+
+    async def _work(self) -> None:
+        settings = self._settings
+        for line in end_children(settings):
+            self._say(line)
+        ProcessId.mine().write(settings.runtime / RUN_PID)
+        settings.settings_file.write_text(settings.to_json(), encoding="utf-8")
+        self._change_host()
+        wait_for_vips(settings)
+        loader = self._child("loader")
+        returncode = await loader.run_once(self._hurry)
+        if returncode != 0:
+            raise TurnoutError(f"loader {how_it_ended(returncode)}; the lines above say why")
+        async with asyncio.TaskGroup() as group:
+            for child in (*self._transceivers(), self._child("agent")):
+                group.create_task(child.keep(self._hurry, self._ready.is_set), name=child.name)
+            picture = await self._until_ready()
+            self._ready.set()
+            for line in describe(settings, picture):
+                self._say(line)
+
+    def _change_host(self) -> None:
+        settings = self._settings
+        # A run that was killed may have left changes; they are ours to undo now.
+        changes = HostChanges.read(settings.runtime) or HostChanges(network_namespace())
+        changes = replace(changes, network_namespace=network_namespace())
+        changes.write(settings.runtime)
+        if mount_bpffs(settings.bpffs):
+            changes = replace(changes, mounted_bpffs=True)
+            changes.write(settings.runtime)
+        before = host.reserve_ports(settings.lane_first, settings.lane_last)
+        if before is not None:
+            lanes = set(range(settings.lane_first, settings.lane_last + 1))
+            ours = lanes - parse_port_ranges(before) | parse_port_ranges(changes.reserved_ports)
+            replace(changes, reserved_ports=build_port_ranges(ours)).write(settings.runtime)
+
+    def _child(self, name: str) -> Child:
+        settings = self._settings
+        arguments = ("-m", "turnout", name, "--instance", settings.instance)
+        root = ("--runtime-root", str(settings.runtime_root))
+        return Child(name, (*arguments, *root), settings.runtime / f"{name}.pid")
+
+    def _transceivers(self) -> list[Child]:
+        settings = self._settings
+        return [
+            Child(
+                f"transceiver {slot}",
+                transceiver_arguments(settings, slot),
+                settings.runtime / f"transceiver-{slot}.pid",
+            )
+            for slot in range(settings.transceivers)
+        ]
+
+    async def _until_ready(self) -> Picture:
+        """Return the picture of the edge once every part of it works. Raises TurnoutError."""
+        missing = "the agent does not answer"
+        try:
+            async with asyncio.timeout(READY_PATIENCE_S), Client(self._settings.api_socket) as api:
+                while True:
+                    try:
+                        picture: Picture = await api.status()
+                    except (ApiError, OSError) as error:
+                        log.debug("not ready: %s", error)
+                    else:
+                        down = missing_transceivers(self._settings, picture)
+                        if not down:
+                            return picture
+                        missing = f"no word from transceiver {', '.join(map(str, down))}"
+                    await asyncio.sleep(0.1)
+        except TimeoutError as error:
+            raise TurnoutError(
+                f"the edge is not ready after {READY_PATIENCE_S:.0f} s: {missing}"
+            ) from error

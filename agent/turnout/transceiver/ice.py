@@ -1,0 +1,285 @@
+"""The ICE-lite agent of one session (RFC 8445 section 2.5), which also probes.
+
+A client's authenticated check makes a flow; a Binding request of our own, answered by the client,
+proves it; the client's nomination selects it. Media and DTLS go to the selected flow only.
+Integrity does not cover addresses: without the probe a replayed check could point us at anybody.
+Sans-IO: called by session.py, sends through `Outside.transmit`.
+"""
+
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from turnout.transceiver.counters import Counters
+from turnout.wire.stun import (
+    BINDING_SUCCESS,
+    ROLE_CONFLICT,
+    StunDatagram,
+    build_binding_error,
+    build_binding_request,
+    build_binding_success,
+    open_stun,
+)
+
+if TYPE_CHECKING:
+    from turnout.transceiver.session import Session
+
+# What recvfrom gives: (address, port) for IPv4, two more numbers for IPv6.
+Address = tuple[Any, ...]
+
+FLOWS_MAX = 8
+SILENCE_SECONDS = 5.0
+# From one transmission of a probe to the next; after the last one it counts as unanswered.
+PROBE_WAITS = (0.1, 0.2, 0.4, 0.8, 1.0)
+# A flow that stays unproven is probed again at its next check, but not more often than this.
+PROBE_PAUSE_SECONDS = 3.0
+# A proof older than this does not count for a nomination: the address may be another's by now.
+PROOF_SECONDS = 5.0
+# Peer-reflexive type preference 110, local preference 65535, component 1 (RFC 8445 section 5.1.2.1)
+PROBE_PRIORITY = 110 << 24 | 65535 << 8 | 255
+
+NEVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """ICE ufrag and password of both ends; an ICE restart makes new ones."""
+
+    local_ufrag: str
+    local_pwd: str
+    remote_ufrag: str
+    remote_pwd: str
+
+
+class Flow:
+    """One (client address, client port, VIP) of a session, and what is known of it."""
+
+    __slots__ = (
+        "address",
+        "probe",
+        "probe_id",
+        "probe_next",
+        "probe_pwd",
+        "probe_started",
+        "probe_transmissions",
+        "proven_at",
+        "received_at",
+        "rtt",
+        "session",
+        "vip",
+    )
+
+    def __init__(self, session: "Session", vip: int, address: Address, now: float) -> None:
+        self.session = session
+        self.vip = vip
+        self.address = address
+        self.received_at = now
+        self.proven_at = -NEVER
+        self.rtt: float | None = None
+        self.probe = b""
+        self.probe_id = b""
+        self.probe_pwd = b""
+        self.probe_next = NEVER
+        self.probe_started = -NEVER
+        self.probe_transmissions = 0
+
+    @property
+    def is_proven(self) -> bool:
+        """The client has answered a probe sent to it."""
+        return self.proven_at != -NEVER
+
+    @property
+    def is_probing(self) -> bool:
+        """A probe is on its way."""
+        return self.probe_next != NEVER
+
+    def __str__(self) -> str:
+        host, port = self.address[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class Outside(Protocol):
+    """What a session needs of the process around it."""
+
+    counters: Counters
+    probes: dict[bytes, Flow]  # transaction id -> flow of every probe on its way
+
+    def transmit(self, flow: Flow, data: bytes) -> None:
+        """Send one datagram to the flow's client from the flow's VIP."""
+
+    def add_flow(self, flow: Flow) -> None:
+        """Deliver what comes from the flow's address, unless another session has it already."""
+
+    def claim_flow(self, flow: Flow) -> None:
+        """Deliver what comes from the flow's address, taking it from any other session."""
+
+    def drop_flow(self, flow: Flow) -> None:
+        """Deliver it no longer."""
+
+    def session_ended(self, session: "Session", reason: str) -> None:
+        """Forget the session."""
+
+
+class IceAgent:
+    """Flows of one session and which of them is selected."""
+
+    def __init__(self, session: "Session", credentials: Credentials, outside: Outside) -> None:
+        self._session = session
+        self._outside = outside
+        self._tie_breaker = secrets.randbits(64)
+        # By local ufrag: after a restart the old one holds until the new one is used.
+        self.credentials = {credentials.local_ufrag: credentials}
+        self._current = credentials
+        self.flows: dict[tuple[int, Address], Flow] = {}
+        self.selected: Flow | None = None
+        self._nominated: Flow | None = None  # waits for its proof
+
+    def receive_request(
+        self, request: StunDatagram, ufrag: str, vip: int, address: Address, now: float
+    ) -> bool:
+        """Take a check that names one of our ufrags; False if it is not authentic or refused.
+
+        Raises WireError if it does not parse. An unauthentic one is not answered: an answer would
+        make us talk to whoever forges an address.
+        """
+        credentials = self.credentials[ufrag]
+        message = open_stun(request)
+        if not message.check_message_integrity(credentials.local_pwd.encode()):
+            self._outside.counters.drop__bad_integrity += 1
+            return False
+        flow = self.flows.get((vip, address))
+        if "ICE-CONTROLLED" in message.attributes:
+            # We are lite, so never controlling: the client has to change (section 7.3.1.1).
+            self._outside.counters.drop__role_conflict += 1
+            flow = flow or Flow(self._session, vip, address, now)
+            refusal = build_binding_error(
+                request.transaction_id, ROLE_CONFLICT, credentials.local_pwd
+            )
+            self._outside.transmit(flow, refusal)
+            return False
+
+        if flow is None:
+            flow = self._add_flow(Flow(self._session, vip, address, now))
+        flow.received_at = now
+        self._current = credentials
+        if "USE-CANDIDATE" in message.attributes:
+            self._nominate(flow, now)
+        # The probe leaves before the response: the client answers it before it starts DTLS, so
+        # that the proof is here when the ClientHello comes.
+        wants_proof = not flow.is_proven or flow is self._nominated
+        if wants_proof and now - flow.probe_started >= PROBE_PAUSE_SECONDS:
+            self._start_probe(flow, now)
+        success = build_binding_success(
+            request.transaction_id, (address[0], address[1]), credentials.local_pwd
+        )
+        self._outside.transmit(flow, success)
+        self._outside.counters.handled__stun_request += 1
+        return True
+
+    def _add_flow(self, flow: Flow) -> Flow:
+        if len(self.flows) >= FLOWS_MAX:
+            self.forget(
+                min(
+                    (known for known in self.flows.values() if known is not self.selected),
+                    key=lambda known: known.received_at,
+                )
+            )
+        self.flows[flow.vip, flow.address] = flow
+        self._outside.add_flow(flow)
+        return flow
+
+    def forget(self, flow: Flow) -> None:
+        """Take back a flow: it is the longest unused, or another session has proven it its own."""
+        self._stop_probe(flow)
+        del self.flows[flow.vip, flow.address]
+        if flow is self.selected:
+            self.selected = None
+        if flow is self._nominated:
+            self._nominated = None
+        self._outside.drop_flow(flow)
+
+    def _nominate(self, flow: Flow, now: float) -> None:
+        # The latest nomination counts: libwebrtc moves by nominating again.
+        if flow is self.selected:
+            self._nominated = None
+        elif now - flow.proven_at <= PROOF_SECONDS:
+            self._select(flow)
+        else:
+            self._nominated = flow
+
+    def _select(self, flow: Flow) -> None:
+        self.selected = flow
+        self._nominated = None
+
+    def receive_response(self, response: StunDatagram, flow: Flow, now: float) -> bool:
+        """Take what answers a probe; False if it proves nothing. Raises WireError."""
+        message = open_stun(response)
+        if not message.check_message_integrity(flow.probe_pwd):
+            self._outside.counters.drop__bad_integrity += 1
+            return False
+        if response.kind != BINDING_SUCCESS:
+            self._outside.counters.drop__stun_unsolicited += 1
+            return False
+        if flow.probe_transmissions == 1:
+            flow.rtt = now - flow.probe_started
+        self._stop_probe(flow)
+        self._outside.counters.probes_answered += 1
+        self._outside.counters.handled__stun_response += 1
+        flow.proven_at = flow.received_at = now
+        self._outside.claim_flow(flow)
+        # The first proven pair carries DTLS before its nomination; later ones need both.
+        if self.selected is None or flow is self._nominated:
+            self._select(flow)
+        return True
+
+    def _start_probe(self, flow: Flow, now: float) -> None:
+        self._stop_probe(flow)
+        current = self._current
+        flow.probe_id = secrets.token_bytes(12)
+        flow.probe_pwd = current.remote_pwd.encode()
+        flow.probe = build_binding_request(
+            username=f"{current.remote_ufrag}:{current.local_ufrag}",
+            pwd=current.remote_pwd,
+            priority=PROBE_PRIORITY,
+            tie_breaker=self._tie_breaker,
+            transaction_id=flow.probe_id,
+        )
+        flow.probe_started = now
+        flow.probe_transmissions = 0
+        self._outside.probes[flow.probe_id] = flow
+        self._outside.counters.probes += 1
+        self._continue_probe(flow, now)
+
+    def _continue_probe(self, flow: Flow, now: float) -> None:
+        if flow.probe_transmissions == len(PROBE_WAITS):
+            self._stop_probe(flow)
+            return
+        flow.probe_next = now + PROBE_WAITS[flow.probe_transmissions]
+        flow.probe_transmissions += 1
+        self._outside.transmit(flow, flow.probe)
+
+    def _stop_probe(self, flow: Flow) -> None:
+        if flow.is_probing:
+            del self._outside.probes[flow.probe_id]
+            flow.probe_next = NEVER
+
+    def poll(self, now: float) -> float:
+        """Do what is due and return when to be called next (monotonic seconds)."""
+        due = NEVER
+        for flow in self.flows.values():
+            if flow.probe_next <= now:
+                self._continue_probe(flow, now)
+            due = min(due, flow.probe_next)
+        selected = self.selected
+        if selected is not None and not selected.is_probing:
+            silent_until = max(selected.received_at, selected.probe_started) + SILENCE_SECONDS
+            if silent_until <= now:
+                self._start_probe(selected, now)
+                return min(due, selected.probe_next)
+            due = min(due, silent_until)
+        return due
+
+    def close(self) -> None:
+        """Forget every flow and every probe on its way."""
+        for flow in list(self.flows.values()):
+            self.forget(flow)

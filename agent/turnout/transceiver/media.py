@@ -1,0 +1,225 @@
+"""The media of one session: SRTP and RTCP both ways, and the application. Called by session.py.
+
+Sans-IO and the hot path: 50 packets a second and call come in by `receive` and, with an echo, leave
+through `transmit`. It is silent until `start` brings the keys.
+"""
+
+import secrets
+from collections.abc import Callable
+
+import pylibsrtp
+
+from turnout.errors import WireError
+from turnout.transceiver.answer import Negotiated
+from turnout.transceiver.app import AppFactory
+from turnout.transceiver.counters import Counters
+from turnout.transceiver.rtcp import Emission, Reception
+from turnout.transceiver.srtp import PROTECT_MOST, UNPROTECT_MOST, Srtp
+from turnout.wire.rtp import (
+    RTP_HEADER_BYTES,
+    Goodbye,
+    SenderReport,
+    is_rtcp,
+    ntp_from_unix,
+    parse_rtcp,
+    parse_rtp,
+)
+
+# libsrtp keeps a state for each authenticated SSRC, and dropping one would forget which of its
+# packets were seen: so a session may use this many in its life.
+SSRCS_MAX = 16
+# Reports leave every 2.5 s on average, varied by half so that sessions do not march in step.
+REPORT_SECONDS = 2.5
+# A source not heard for so long does not keep a session alive whose other source said BYE.
+_SOURCE_SECONDS = 5.0
+
+_NEVER = float("inf")
+_random = secrets.SystemRandom()
+
+
+class Media:
+    """One audio stream each way; implements app.Call for the application."""
+
+    __slots__ = (
+        "_app",
+        "_counters",
+        "_emission",
+        "_may_send",
+        "_payload_types",
+        "_receptions",
+        "_report_at",
+        "_srtp",
+        "_ssrcs",
+        "_transmit",
+        "_wall_offset",
+        "has_ended",
+        "packets_in",
+    )
+
+    def __init__(
+        self,
+        negotiated: Negotiated,
+        *,
+        ssrc: int,
+        cname: str,
+        app: AppFactory,
+        counters: Counters,
+        transmit: Callable[[bytes], None],
+        wall_offset: float,
+    ) -> None:
+        """`wall_offset` is Unix time less `now`."""
+        self.has_ended = False  # the client said BYE
+        self.packets_in = 0
+        self._counters = counters
+        self._transmit = transmit
+        self._wall_offset = wall_offset
+        codecs = [codec for codec in (negotiated.codec, negotiated.telephone_event) if codec]
+        self._payload_types = frozenset(codec.payload_type for codec in codecs)
+        self._may_send = negotiated.direction in {"sendrecv", "sendonly"}
+        self._srtp: Srtp | None = None
+        self._ssrcs: set[int] = set()
+        self._receptions: dict[int, Reception] = {}
+        self._report_at = _NEVER
+        # Below 2**15: were the first packet lost just before a wrap, the client would take the
+        # roll-over counter for 0 (RFC 3711 section 3.3.1).
+        self._emission = Emission(ssrc, cname, negotiated.codec.clock_rate, secrets.randbits(15))
+        self._app = app(self)
+
+    @property
+    def clock_rate(self) -> int:
+        """RTP time units a second."""
+        return self._emission.clock_rate
+
+    @property
+    def is_started(self) -> bool:
+        """The keys are there."""
+        return self._srtp is not None
+
+    def start(self, srtp: Srtp, now: float) -> None:
+        """Take the keys: media may come and go."""
+        self._srtp = srtp
+        self._report_at = now + _random.uniform(0.5, 1.5)
+
+    def receive(self, data: bytes, now: float) -> bool:
+        """Take an SRTP or SRTCP datagram and count it; True if it is the client's own."""
+        counters = self._counters
+        srtp = self._srtp
+        if srtp is None:
+            counters.drop__media_before_dtls += 1
+            return False
+        if not RTP_HEADER_BYTES <= len(data) <= UNPROTECT_MOST:
+            counters.drop__oversize += len(data) > UNPROTECT_MOST
+            counters.drop__bad_rtp += len(data) < RTP_HEADER_BYTES
+            return False
+        rtcp = is_rtcp(data)
+        ssrc = int.from_bytes(data[4:8] if rtcp else data[8:12], "big")
+        if ssrc not in self._ssrcs and len(self._ssrcs) >= SSRCS_MAX:
+            counters.drop__ssrc_limit += 1
+            return False
+        try:
+            plain = srtp.rx.unprotect_rtcp(data) if rtcp else srtp.rx.unprotect(data)
+        except pylibsrtp.Error as error:
+            if str(error).startswith("replay"):
+                counters.drop__srtp_replay += 1
+            else:
+                counters.drop__srtp_auth += 1
+            return False
+        self._ssrcs.add(ssrc)
+        if rtcp:
+            self._receive_rtcp(plain, now)
+        else:
+            self._receive_rtp(plain, now)
+        return True
+
+    def _receive_rtp(self, plain: bytes, now: float) -> None:
+        counters = self._counters
+        try:
+            packet = parse_rtp(plain)
+        except WireError:
+            counters.drop__bad_rtp += 1
+            return
+        if packet.payload_type not in self._payload_types:
+            counters.drop__payload_type += 1
+            return
+        reception = self._receptions.get(packet.ssrc)
+        if reception is None:
+            self._receptions[packet.ssrc] = Reception(packet, self.clock_rate, now)
+        else:
+            reception.receive(packet, now)
+        self.packets_in += 1
+        counters.handled__rtp += 1
+        self._app.receive_rtp(packet, now)
+
+    def _receive_rtcp(self, plain: bytes, now: float) -> None:
+        try:
+            packets = parse_rtcp(plain)
+        except WireError:
+            self._counters.drop__bad_rtcp += 1
+            return
+        self._counters.handled__rtcp += 1
+        for packet in packets:
+            if isinstance(packet, Goodbye):
+                self._receive_goodbye(packet, now)
+                continue
+            if isinstance(packet, SenderReport) and packet.ssrc in self._receptions:
+                self._receptions[packet.ssrc].receive_sender_report(packet, now)
+            for block in packet.reports:
+                if block.ssrc == self._emission.ssrc:
+                    self._emission.receive_report(block, ntp_from_unix(now + self._wall_offset))
+
+    def _receive_goodbye(self, goodbye: Goodbye, now: float) -> None:
+        """End with the last source: a client that changes its source says BYE for the old one."""
+        for ssrc in goodbye.ssrcs:
+            self._receptions.pop(ssrc, None)
+        heard = (reception.heard_at for reception in self._receptions.values())
+        self.has_ended = max(heard, default=-_NEVER) < now - _SOURCE_SECONDS
+
+    def send_rtp(
+        self, payload_type: int, marker: bool, timestamp: int, payload: bytes, now: float
+    ) -> None:
+        """Send one packet, if the answer said that we would; see app.Call."""
+        srtp = self._srtp
+        if srtp is None or not self._may_send:
+            return
+        if len(payload) > PROTECT_MOST - RTP_HEADER_BYTES:
+            self._counters.unsent__oversize += 1
+            return
+        packet = self._emission.build(payload_type, marker, timestamp, payload, now)
+        self._transmit(srtp.tx.protect(packet))
+
+    def poll(self, now: float) -> float:
+        """Send the report that is due and return when the next one is (monotonic seconds)."""
+        if self._srtp is not None and self._report_at <= now:
+            self._report_at = now + _random.uniform(0.5, 1.5) * REPORT_SECONDS
+            blocks = [
+                reception.report(ssrc, now)
+                for ssrc, reception in self._receptions.items()
+                if now - reception.heard_at < 2 * REPORT_SECONDS
+            ]
+            if blocks or self._emission.packets:
+                report = self._emission.build_report(tuple(blocks), now, now + self._wall_offset)
+                self._transmit(self._srtp.tx.protect_rtcp(report))
+        return self._report_at
+
+    def close(self, now: float) -> None:
+        """Say BYE and let go of keys and application."""
+        if self._srtp is not None:
+            goodbye = self._emission.build_goodbye(now, now + self._wall_offset)
+            self._transmit(self._srtp.tx.protect_rtcp(goodbye))
+        self._srtp = None
+        self._report_at = _NEVER
+        self._app.close()
+
+    def describe(self) -> dict[str, object]:
+        """Return what `GET /status` shows of it."""
+        receptions = self._receptions.values()
+        jitter = max((reception.jitter for reception in receptions), default=0.0)
+        round_trip = self._emission.round_trip
+        return {
+            "srtp_profile": self._srtp.profile.name if self._srtp else None,
+            "packets_in": self.packets_in,
+            "packets_out": self._emission.packets,
+            "packets_lost": sum(reception.lost for reception in receptions),
+            "jitter_ms": round(jitter * 1000 / self.clock_rate, 1),
+            "round_trip_ms": None if round_trip is None else round(round_trip * 1000, 1),
+        }

@@ -1,0 +1,193 @@
+"""One session: ICE, DTLS and media, put together. Called by worker.py.
+
+Sans-IO: datagrams and `now` (monotonic seconds) come in, datagrams leave through `Outside`. What it
+takes is what a client proves to be its own: checks by integrity, DTLS from proven flows only,
+media by SRTP. The session ends 30 s after the last such packet.
+"""
+
+from turnout.errors import WireError
+from turnout.transceiver.answer import Negotiated
+from turnout.transceiver.app import AppFactory
+from turnout.transceiver.dtls import DtlsIdentity, DtlsServer
+from turnout.transceiver.ice import NEVER, Address, Credentials, Flow, IceAgent, Outside
+from turnout.transceiver.media import Media
+from turnout.transceiver.srtp import Srtp
+from turnout.wire.stun import StunDatagram
+
+LIVE_SECONDS = 30.0
+# DTLS datagrams kept while the first probe is on its way: a ClientHello takes at most two.
+EARLY_DTLS_MAX = 4
+
+
+class Session:
+    """A client's call, from its offer to its end. `id` is 32 hex digits."""
+
+    __slots__ = (
+        "_alive_at",
+        "_created_at",
+        "_early_dtls",
+        "_fingerprints",
+        "_outside",
+        "dtls",
+        "ended",
+        "ice",
+        "id",
+        "media",
+        "wake_at",
+    )
+
+    def __init__(
+        self,
+        *,
+        session_id: str,
+        credentials: Credentials,
+        negotiated: Negotiated,
+        ssrc: int,
+        cname: str,
+        identity: DtlsIdentity,
+        app: AppFactory,
+        outside: Outside,
+        now: float,
+        wall_offset: float,
+    ) -> None:
+        """`wall_offset` is Unix time less `now`."""
+        self.id = session_id
+        self.ended: str | None = None  # the reason
+        self.wake_at = NEVER  # the timers': when they have promised to poll
+        self._outside = outside
+        self._created_at = self._alive_at = now
+        self._early_dtls: list[tuple[Flow, bytes]] = []
+        self._fingerprints = tuple(negotiated.remote_fingerprints)
+        self.ice = IceAgent(self, credentials, outside)
+        self.dtls = DtlsServer(identity, outside.counters)
+        self.media = Media(
+            negotiated,
+            ssrc=ssrc,
+            cname=cname,
+            app=app,
+            counters=outside.counters,
+            transmit=self._transmit,
+            wall_offset=wall_offset,
+        )
+
+    def _transmit(self, data: bytes) -> None:
+        flow = self.ice.selected
+        if flow is not None:
+            self._outside.transmit(flow, data)
+
+    def receive_request(
+        self, request: StunDatagram, ufrag: str, vip: int, address: Address, now: float
+    ) -> None:
+        """Take a check for one of our ufrags; raises WireError."""
+        if self.ice.receive_request(request, ufrag, vip, address, now):
+            self._alive_at = now
+
+    def receive_response(self, response: StunDatagram, flow: Flow, now: float) -> None:
+        """Take what answers a probe of ours; raises WireError."""
+        if not self.ice.receive_response(response, flow, now):
+            return
+        self._alive_at = now
+        early, self._early_dtls = self._early_dtls, []
+        for early_flow, datagram in early:
+            self.receive_dtls(datagram, early_flow, now)
+
+    def receive_dtls(self, datagram: bytes, flow: Flow, now: float) -> None:
+        """Take a DTLS datagram.
+
+        Only a proven flow is fed, a checked one is not enough: one stray record of somebody who
+        replays a check can spoil the handshake. Its first datagrams may overtake the proof and
+        wait for it.
+        """
+        counters = self._outside.counters
+        if not flow.is_proven:
+            if len(self._early_dtls) < EARLY_DTLS_MAX:
+                self._early_dtls.append((flow, datagram))
+            else:
+                counters.drop__dtls_unproven += 1
+            return
+        try:
+            self.dtls.receive(datagram)
+        except WireError:
+            counters.drop__bad_dtls += 1
+            return
+        if self.dtls.state == "connected" and not self.media.is_started:
+            self._start_media(now)
+        self._send_dtls(flow)
+        if self.dtls.state == "closed":
+            self.end("dtls_closed", now)
+        elif self.dtls.state == "failed":
+            self.end("failed", now)
+
+    def _start_media(self, now: float) -> None:
+        derived = self.dtls.derive_keys(self._fingerprints)
+        if derived is not None:
+            profile, keys = derived
+            self.media.start(Srtp(profile, receive_key=keys.client, send_key=keys.server), now)
+            self._alive_at = now  # nobody else has the key of the signaled certificate
+
+    def _send_dtls(self, flow: Flow | None) -> None:
+        target = self.ice.selected or flow
+        for datagram in self.dtls.take_datagrams():
+            if target is not None:
+                self._outside.transmit(target, datagram)
+
+    def receive_media(self, data: bytes, flow: Flow, now: float) -> None:
+        """Take an SRTP or SRTCP datagram, from any flow of the session: SRTP tells whose it is."""
+        media = self.media
+        if media.receive(data, now):
+            self._alive_at = flow.received_at = now
+            if media.has_ended:
+                self.end("bye", now)
+
+    def poll(self, now: float) -> float:
+        """Do what is due and return when to be called next (monotonic seconds)."""
+        if now - self._alive_at >= LIVE_SECONDS:
+            self.end("timeout", now)
+        elif not self.media.is_started and now - self._created_at >= LIVE_SECONDS:
+            self.end("failed" if self.ice.selected else "timeout", now)
+        if self.ended:
+            return NEVER
+        due = min(self.ice.poll(now), self.media.poll(now), self._alive_at + LIVE_SECONDS)
+        if not self.media.is_started:
+            due = min(due, self._created_at + LIVE_SECONDS, self._poll_handshake(now))
+        return NEVER if self.ended else due
+
+    def _poll_handshake(self, now: float) -> float:
+        timeout = self.dtls.seconds_to_timeout()
+        if timeout is not None and timeout <= 0:
+            self.dtls.handle_timeout()
+            self._send_dtls(None)
+            if self.dtls.state == "failed":
+                self.end("failed", now)
+            timeout = self.dtls.seconds_to_timeout()
+        # A millisecond late: OpenSSL rounds, and asked too early it does nothing.
+        return NEVER if timeout is None else now + timeout + 0.001
+
+    def end(self, reason: str, now: float) -> None:
+        """End the session: BYE and close_notify to the client, then everything is let go of."""
+        if self.ended:
+            return
+        self.ended = reason
+        self.media.close(now)
+        self.dtls.close()
+        self._send_dtls(None)
+        self.dtls.release()
+        self._outside.counters.drop__dtls_unproven += len(self._early_dtls)
+        self._early_dtls.clear()
+        self.ice.close()
+        self._outside.session_ended(self, reason)
+
+    def describe(self, now: float) -> dict[str, object]:
+        """Return the session as `GET /status` shows it."""
+        selected = self.ice.selected
+        return {
+            "id": self.id,
+            "ufrag": next(reversed(self.ice.credentials)),
+            "age_seconds": round(now - self._created_at, 1),
+            "silent_seconds": round(now - self._alive_at, 1),
+            "ice": "connected" if selected else "checking" if self.ice.flows else "new",
+            "dtls": self.dtls.state,
+            "client": str(selected) if selected else None,
+            "flows": len(self.ice.flows),
+            **self.media.describe(),
+        }

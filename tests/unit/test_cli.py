@@ -1,0 +1,224 @@
+"""The command line: exit codes, one-line errors, help that teaches, the table of `status`."""
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from turnout.cli.main import COMMANDS, main
+from turnout.cli.status import format_picture
+from turnout.errors import SettingsError, TurnoutError
+
+
+def run(*arguments: str) -> int:
+    """Return the exit code, also where argparse ends the process."""
+    try:
+        return main(arguments)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+
+
+@pytest.fixture
+def picture() -> dict[str, Any]:
+    return {
+        "instance": "default",
+        "version": "0.1.0",
+        "agent": True,
+        "interfaces": [{"name": "eth0", "mode": "native", "mtu": 1500, "egress": True, "note": ""}],
+        "vips": ["192.0.2.2"],
+        "shared_port": 3478,
+        "lanes": [20000, 20999],
+        "owners": [
+            {
+                "slot": 0,
+                "generation": 1,
+                "state": "active",
+                "lane": 20000,
+                "kind": "transceiver",
+                "sessions": 12,
+                "steered_packets": 3456,
+                "returned_packets": 3000,
+            }
+        ],
+        "counters": {"received": 3460, "steered__rtp": 3456, "drop__no_flow": 4, "drop__empty": 0},
+        "verdicts_add_up": True,
+        "shared_port_datagrams": 0,
+    }
+
+
+def test_main_without_command_prints_help_and_ends_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 2
+
+    assert "turnout run --local" in capsys.readouterr().out
+
+
+def test_main_unknown_command_ends_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("fly") == 2
+
+    assert "invalid choice: 'fly'" in capsys.readouterr().err
+
+
+def test_main_version_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version") == 0
+
+    assert capsys.readouterr().out.startswith("turnout 0.")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_is_there(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command, "--help") == 0
+
+    assert f"usage: turnout {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["run", "down", "status"])
+def test_help_of_our_commands_has_examples(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(command, "--help")
+
+    assert "examples:" in capsys.readouterr().out
+
+
+def test_help_lists_no_command_that_only_run_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    run("--help")
+
+    output = capsys.readouterr().out
+    assert "loader" not in output
+    assert "SUPPRESS" not in output
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(SettingsError("vip x: no"), 2), (TurnoutError("it broke"), 1)]
+)
+def test_main_error_is_one_line_and_its_exit_code(
+    error: Exception,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(_args: object) -> int:
+        raise error
+
+    monkeypatch.setattr(import_module("turnout.cli.down"), "run", fail)
+
+    assert run("down") == code
+
+    assert capsys.readouterr().err == f"turnout down: {error}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--shared-port", "0"), "shared-port 0: must be a port"),
+        (("--lanes", "9"), "lanes '9': must be FIRST-LAST"),
+        (("--vip", "nowhere"), "vip 'nowhere': must be an IPv4 or IPv6 address"),
+        (("--transceivers", "many"), "transceivers 'many': must be a whole number"),
+        (("--xdp-mode", "fast"), "xdp-mode fast: must be generic or native"),
+        (("--instance", "."), "instance '.': must be"),
+        (("--http", "here"), "http 'here': must be ADDRESS:PORT"),
+    ],
+)
+def test_run_wrong_flag_ends_2_with_one_line(
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("run", "--dry-run", *arguments) == 2
+
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
+def test_run_interface_that_is_not_there_ends_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("run", "--dry-run", "--interface", "tn-nothing", "--vip", "192.0.2.2") == 2
+
+    assert "tn-nothing" in capsys.readouterr().err
+
+
+def test_run_dry_run_prints_the_plan_and_makes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "run"
+    arguments = ("--local", "--vip", "127.0.0.1", "--runtime-root", str(root))
+
+    assert run("run", "--dry-run", *arguments) == 0
+
+    assert "attach to lo" in capsys.readouterr().out
+    assert not root.exists()
+
+
+def test_status_of_nothing_that_runs_ends_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--runtime-root", str(tmp_path), "--bpffs", str(tmp_path))
+
+    assert run("status", *arguments) == 1
+
+    errors = capsys.readouterr().err
+    assert "no agent runs for instance default" in errors
+    assert errors.count("\n") == 1
+
+
+def test_status_json_of_an_agent_is_the_picture(
+    picture: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def ask(_settings: object) -> dict[str, Any]:
+        return picture
+
+    monkeypatch.setattr("turnout.cli.status._ask_agent", ask)
+
+    assert run("status", "--json", "--runtime-root", str(tmp_path)) == 0
+
+    assert json.loads(capsys.readouterr().out) == picture
+
+
+def test_format_picture_shows_owner_mode_and_sum(picture: dict[str, Any]) -> None:
+    text = "\n".join(format_picture(picture))
+
+    assert "interface eth0: XDP native, MTU 1500" in text
+    assert "VIP 192.0.2.2, UDP port 3478" in text
+    assert "0.1    transceiver  active  20000        12     3456      3000" in text
+    assert "received 3460 = sum of verdicts 3460" in text
+
+
+def test_format_picture_leaves_out_counters_of_zero(picture: dict[str, Any]) -> None:
+    text = "\n".join(format_picture(picture))
+
+    assert "drop no_flow" in text
+    assert "empty" not in text
+
+
+def test_format_picture_sum_that_is_wrong_is_said_loudly(picture: dict[str, Any]) -> None:
+    picture["counters"]["received"] = 3461
+    picture["verdicts_add_up"] = False
+
+    text = "\n".join(format_picture(picture))
+
+    assert "received 3461, BUT the sum of verdicts is 3460" in text
+
+
+def test_format_picture_without_agent_says_that_the_kernel_steers_on(
+    picture: dict[str, Any],
+) -> None:
+    picture["agent"] = False
+    del picture["shared_port_datagrams"]
+
+    text = "\n".join(format_picture(picture))
+
+    assert "AGENT DOWN, kernel steering on" in text
+    assert "shared port's socket" not in text
+
+
+def test_format_picture_attached_nowhere_says_so(picture: dict[str, Any]) -> None:
+    picture["interfaces"] = []
+    picture["owners"] = []
+
+    text = "\n".join(format_picture(picture))
+
+    assert "interface: NONE, nothing is steered" in text
+    assert "no owners" in text

@@ -1,0 +1,97 @@
+"""The settings record: a VIP keeps its index, the edge key its value."""
+
+from ipaddress import ip_address
+
+import pytest
+
+from turnout.kernel_settings import (
+    edge_key_bytes,
+    packed,
+    place_vips,
+    unpacked,
+    vips_in_use,
+    write_kernel_settings,
+)
+from turnout.settings import Settings
+from unit.counted_maps import CountedMaps
+from unit.memory_maps import EDGE_KEY
+
+FOUR = ip_address("192.0.2.2")
+SIX = ip_address("2001:db8::2")
+OTHER = ip_address("192.0.2.3")
+
+
+@pytest.mark.parametrize("address", [FOUR, SIX])
+def test_packed_and_back_gives_the_same_address(address: object) -> None:
+    assert unpacked(packed(ip_address(str(address)))) == address
+
+
+def test_packed_ipv4_is_v4_mapped() -> None:
+    assert packed(FOUR).hex() == "00000000000000000000ffffc0000202"
+
+
+def test_place_vips_empty_map_fills_from_the_first() -> None:
+    places, mask = place_vips([], [FOUR, SIX])
+
+    assert places == [packed(FOUR), packed(SIX), *[bytes(16)] * 6]
+    assert mask == 0b11
+
+
+def test_place_vips_known_ones_keep_their_index_whatever_the_order() -> None:
+    before, _ = place_vips([], [FOUR, SIX])
+
+    places, mask = place_vips(before, [OTHER, SIX, FOUR])
+
+    assert places[:3] == [packed(FOUR), packed(SIX), packed(OTHER)]
+    assert mask == 0b111
+
+
+def test_place_vips_dropped_one_leaves_its_index_unused_and_is_found_again() -> None:
+    before, _ = place_vips([], [FOUR, SIX])
+
+    without, mask = place_vips(before, [SIX, OTHER])
+    again, mask_again = place_vips(without, [SIX, OTHER, FOUR])
+
+    assert mask == 0b110
+    assert without.index(packed(OTHER)) == 2
+    assert again == without
+    assert mask_again == 0b111
+
+
+def test_place_vips_all_indexes_used_takes_one_that_is_not_wanted() -> None:
+    vips = [ip_address(f"192.0.2.{n}") for n in range(1, 9)]
+    before, _ = place_vips([], vips)
+    wanted = [*vips[:3], *vips[4:], SIX]
+
+    places, mask = place_vips(before, wanted)
+
+    assert places[3] == packed(SIX)
+    assert mask == 0xFF
+
+
+def test_write_kernel_settings_first_start_makes_a_key() -> None:
+    maps = CountedMaps()
+    maps.settings.update(0, {"edge_key": [0, 0], "vips": [bytes(16)] * 8, "vip_mask": 0})
+
+    write_kernel_settings(maps.as_maps(), Settings(vips=(FOUR, SIX)))
+
+    record = maps.settings.lookup(0)
+    assert record is not None
+    assert any(record["edge_key"])
+    assert record["shared_port"] == 3478
+    assert (record["lane_first"], record["lane_last"]) == (20000, 20999)
+    assert vips_in_use(record) == [FOUR, SIX]
+
+
+def test_write_kernel_settings_restart_keeps_the_key() -> None:
+    maps = CountedMaps()
+
+    write_kernel_settings(maps.as_maps(), Settings(vips=(FOUR,)))
+
+    record = maps.settings.lookup(0)
+    assert record is not None
+    assert record["edge_key"] == list(EDGE_KEY)
+
+
+def test_edge_key_bytes_is_little_endian() -> None:
+    assert edge_key_bytes(EDGE_KEY) == bytes(range(16))

@@ -1,0 +1,513 @@
+"""Steering: what stands in the maps after owners and sessions come, go, die and are found again."""
+
+import pytest
+
+from turnout import flows
+from turnout.errors import SteeringError, UfragInUse, UnknownOwner, UnknownSession
+from turnout.flows import IDLE_NS
+from turnout.settings import Settings
+from turnout.steering import Steering
+from turnout.wire.siphash import siphash24
+from unit.counted_maps import CountedMaps, RecordMap
+
+SETTINGS = Settings(transceivers=2, lane_first=20000, lane_last=20009)
+KEY = bytes(range(16))
+PWD = "p" * 24
+NOW_NS = 1_000 * 10**9
+
+
+@pytest.fixture
+def maps() -> CountedMaps:
+    return CountedMaps()
+
+
+@pytest.fixture
+def steering(maps: CountedMaps) -> Steering:
+    return Steering(maps.as_maps(), SETTINGS)
+
+
+def transceiver(steering: Steering, slot: int, incarnation: int = 7) -> None:
+    steering.register_owner(
+        SETTINGS.lane(slot), slot=slot, incarnation=incarnation, kind="transceiver"
+    )
+
+
+def ufrag_hash(ufrag: str) -> int:
+    return siphash24(KEY, ufrag.encode())
+
+
+def session_entry(session_id: int, slot: int, generation: int = 1) -> dict[str, object]:
+    return {"session_id": session_id, "owner": {"slot": slot, "generation": generation}}
+
+
+def add_flow(maps: CountedMaps, port: int, ufrag: str, session_id: int, **changes: object) -> None:
+    key = {"client": bytes(16), "client_port": port, "vip": 0}
+    flow = {
+        "session_id": session_id,
+        "ufrag_hash": ufrag_hash(ufrag) if ufrag else 0,
+        "alive_ns": NOW_NS,
+        "owner": {"slot": 0, "generation": 1},
+    }
+    maps.flows.update(key, flow | changes)
+
+
+def flow_ports(maps: CountedMaps) -> list[int]:
+    return sorted(key["client_port"] for key, _ in maps.flows.items())
+
+
+def test_register_owner_new_transceiver_writes_owner_and_lane(
+    maps: CountedMaps, steering: Steering
+) -> None:
+    transceiver(steering, 1)
+
+    assert maps.owners.records[1] == {
+        "incarnation": 7,
+        "lane": 20001,
+        "generation": 1,
+        "state": 1,
+    }
+    assert maps.lanes.records[20001] == {"slot": 1, "generation": 1}
+    assert steering.owners[1].kind == "transceiver"
+
+
+def test_register_owner_same_incarnation_keeps_generation_and_sessions(steering: Steering) -> None:
+    transceiver(steering, 0)
+    session = steering.add_session("ufrag", PWD, 0)
+    steering.set_owner_state(0, "down")
+
+    transceiver(steering, 0)
+
+    assert steering.owners[0].generation == 1
+    assert steering.owners[0].state == "active"
+    assert session.id in steering.sessions
+
+
+def test_register_owner_same_incarnation_draining_stays_draining(steering: Steering) -> None:
+    transceiver(steering, 0)
+    steering.set_owner_state(0, "draining")
+
+    transceiver(steering, 0)
+
+    assert steering.owners[0].state == "draining"
+
+
+def test_register_owner_reborn_moves_generation_and_ends_sessions(
+    maps: CountedMaps, steering: Steering
+) -> None:
+    transceiver(steering, 0, incarnation=7)
+    session = steering.add_session("ufrag", PWD, 0)
+
+    transceiver(steering, 0, incarnation=8)
+
+    assert steering.owners[0].generation == 2
+    assert maps.lanes.records[20000] == {"slot": 0, "generation": 2}
+    assert session.id not in steering.sessions
+    assert maps.sessions.records == {}
+
+
+def test_register_owner_generation_past_255_skips_zero(
+    maps: CountedMaps, steering: Steering
+) -> None:
+    for incarnation in range(1, 257):
+        transceiver(steering, 0, incarnation=incarnation)
+
+    # The 255th life has generation 255; the next must not be nobody's.
+    assert maps.owners.records[0]["generation"] == 1
+
+
+def test_register_owner_without_slot_takes_slots_past_the_transceivers(steering: Steering) -> None:
+    first = steering.register_owner(20005)
+    second = steering.register_owner(20006)
+
+    assert (first.slot, second.slot) == (2, 3)
+    assert (first.kind, first.incarnation) == ("registered", 0)
+
+
+def test_register_owner_lane_registered_before_is_the_same_owner(steering: Steering) -> None:
+    owner = steering.register_owner(20005)
+
+    assert steering.register_owner(20005) == owner
+
+
+@pytest.mark.parametrize(
+    ("lane", "message"),
+    [
+        (19999, "lane 19999: must be within 20000-20009"),
+        (20010, "lane 20010: must be within 20000-20009"),
+        (20001, "lane 20001: 20000-20001 belong to this edge's own transceivers"),
+    ],
+)
+def test_register_owner_lane_not_to_be_had_says_which_are(
+    steering: Steering, lane: int, message: str
+) -> None:
+    with pytest.raises(SteeringError, match=message):
+        steering.register_owner(lane)
+
+
+def test_register_owner_lane_of_another_slot_is_refused(steering: Steering) -> None:
+    steering.register_owner(20005)
+
+    with pytest.raises(SteeringError, match="lane 20005: belongs to owner 2"):
+        steering.register_owner(20005, slot=3)
+
+
+def test_register_owner_on_another_lane_frees_the_old_one(
+    maps: CountedMaps, steering: Steering
+) -> None:
+    steering.register_owner(20005, slot=4)
+    steering.register_owner(20006, slot=4)
+
+    assert maps.lanes.records[20005]["generation"] == 0
+    assert maps.lanes.records[20006] == {"slot": 4, "generation": 2}
+
+
+def test_remove_owner_ends_sessions_and_next_one_gets_another_generation(
+    maps: CountedMaps, steering: Steering
+) -> None:
+    slot = steering.register_owner(20005).slot
+    steering.add_session("ufrag", PWD, slot)
+
+    steering.remove_owner(slot)
+
+    assert maps.sessions.records == {}
+    assert maps.lanes.records[20005] == {"slot": 0, "generation": 0}
+    assert maps.owners.records[slot] == {
+        "incarnation": 0,
+        "lane": 0,
+        "generation": 1,
+        "state": 0,
+    }
+    assert steering.register_owner(20005).generation == 2
+
+
+def test_remove_owner_unknown_slot_raises(steering: Steering) -> None:
+    with pytest.raises(UnknownOwner, match="owner 9"):
+        steering.remove_owner(9)
+
+
+def test_set_owner_state_writes_the_map_and_keeps_sessions(
+    maps: CountedMaps, steering: Steering
+) -> None:
+    transceiver(steering, 0)
+    steering.add_session("ufrag", PWD, 0)
+
+    steering.set_owner_state(0, "down")
+
+    assert maps.owners.records[0]["state"] == 0
+    assert len(steering.sessions) == 1
+
+
+def test_set_owner_state_unknown_word_raises(steering: Steering) -> None:
+    transceiver(steering, 0)
+
+    with pytest.raises(SteeringError, match="owner state 'asleep'"):
+        steering.set_owner_state(0, "asleep")
+
+
+def test_add_session_writes_hash_id_and_owner(maps: CountedMaps, steering: Steering) -> None:
+    transceiver(steering, 0)
+
+    session = steering.add_session("ufrag", PWD, 0, session_id="00000000000000ff" + "a" * 16)
+
+    assert maps.sessions.records == {ufrag_hash("ufrag"): session_entry(0xFF, 0)}
+    assert steering.sessions[session.id] == session
+    assert steering.owner_sessions(0) == [session]
+
+
+def test_add_session_minted_id_is_32_hex_digits(steering: Steering) -> None:
+    transceiver(steering, 0)
+
+    session = steering.add_session("ufrag", PWD, 0)
+
+    assert len(session.id) == 32
+    assert int(session.id[:16], 16) != 0
+
+
+def test_add_session_live_ufrag_raises_and_leaves_the_living(
+    maps: CountedMaps, steering: Steering
+) -> None:
+    transceiver(steering, 0)
+    transceiver(steering, 1)
+    steering.add_session("ufrag", PWD, 0)
+    before = dict(maps.sessions.records)
+
+    with pytest.raises(UfragInUse, match="'ufrag'"):
+        steering.add_session("ufrag", PWD, 1)
+
+    assert maps.sessions.records == before
+
+
+def test_add_session_the_very_same_is_answered_again(steering: Steering) -> None:
+    transceiver(steering, 0)
+    session = steering.add_session("ufrag", PWD, 0)
+
+    assert steering.add_session("ufrag", PWD, 0, session_id=session.id) == session
+
+
+def test_add_session_known_id_with_another_ufrag_raises(steering: Steering) -> None:
+    transceiver(steering, 0)
+    session = steering.add_session("ufrag", PWD, 0)
+
+    with pytest.raises(SteeringError, match="exists with another ufrag"):
+        steering.add_session("other", PWD, 0, session_id=session.id)
+
+
+def test_add_session_unknown_owner_raises(steering: Steering) -> None:
+    with pytest.raises(UnknownOwner):
+        steering.add_session("ufrag", PWD, 0)
+
+
+def test_add_session_full_map_raises_and_keeps_nothing(
+    maps: CountedMaps, steering: Steering
+) -> None:
+    transceiver(steering, 0)
+    maps.sessions = RecordMap(most=0)
+
+    with pytest.raises(SteeringError, match="does not take it"):
+        steering.add_session("ufrag", PWD, 0)
+
+    assert steering.sessions == {}
+
+
+def test_remove_session_takes_the_map_entry_and_frees_the_ufrag(
+    maps: CountedMaps, steering: Steering
+) -> None:
+    transceiver(steering, 0)
+    session = steering.add_session("ufrag", PWD, 0)
+
+    assert steering.remove_session(session.id) == session
+
+    assert maps.sessions.records == {}
+    assert steering.add_session("ufrag", PWD, 0).id != session.id
+
+
+def test_remove_session_twice_raises(steering: Steering) -> None:
+    transceiver(steering, 0)
+    session = steering.add_session("ufrag", PWD, 0)
+    steering.remove_session(session.id)
+
+    with pytest.raises(UnknownSession, match=session.id):
+        steering.remove_session(session.id)
+
+
+def test_reconcile_owner_leaves_exactly_what_the_owner_has(
+    maps: CountedMaps, steering: Steering
+) -> None:
+    transceiver(steering, 0)
+    transceiver(steering, 1)
+    kept = steering.add_session("kept", PWD, 0, kind="upstream")
+    gone = steering.add_session("gone", PWD, 0, kind="upstream")
+    others = steering.add_session("others", PWD, 1, kind="upstream")
+
+    steering.reconcile_owner(0, [(kept.id, "kept", PWD), ("1" * 32, "unheard", PWD)])
+
+    assert set(steering.sessions) == {kept.id, "1" * 32, others.id}
+    assert gone.id not in steering.sessions
+    assert set(maps.sessions.records) == {
+        ufrag_hash("kept"),
+        ufrag_hash("unheard"),
+        ufrag_hash("others"),
+    }
+
+
+def test_reconcile_owner_ufrag_of_another_owner_stays_there(
+    maps: CountedMaps, steering: Steering
+) -> None:
+    transceiver(steering, 0)
+    transceiver(steering, 1)
+    live = steering.add_session("ufrag", PWD, 0)
+
+    steering.reconcile_owner(1, [("1" * 32, "ufrag", PWD)])
+
+    assert maps.sessions.records[ufrag_hash("ufrag")]["owner"]["slot"] == 0
+    assert list(steering.sessions) == [live.id]
+
+
+def test_reconcile_owner_new_password_is_taken(steering: Steering) -> None:
+    transceiver(steering, 0)
+    session = steering.add_session("ufrag", PWD, 0)
+
+    steering.reconcile_owner(0, [(session.id, "ufrag", "q" * 24)])
+
+    assert steering.sessions[session.id].pwd == "q" * 24
+
+
+def test_restart_adopts_owners_with_generation_and_state(maps: CountedMaps) -> None:
+    before = Steering(maps.as_maps(), SETTINGS)
+    transceiver(before, 0, incarnation=7)
+    transceiver(before, 0, incarnation=8)
+    before.register_owner(20005)
+
+    after = Steering(maps.as_maps(), SETTINGS)
+
+    assert dict(after.owners) == dict(before.owners)
+
+
+def test_restart_unconfirmed_sessions_are_steered_until_the_hello(maps: CountedMaps) -> None:
+    before = Steering(maps.as_maps(), SETTINGS)
+    transceiver(before, 0)
+    alive = before.add_session("alive", PWD, 0, kind="upstream")
+    before.add_session("ended", PWD, 0, kind="upstream")
+
+    after = Steering(maps.as_maps(), SETTINGS)
+    assert after.unconfirmed == 2
+    assert len(maps.sessions.records) == 2
+    transceiver(after, 0)
+    after.reconcile_owner(0, [(alive.id, "alive", PWD)])
+
+    assert after.unconfirmed == 0
+    assert list(maps.sessions.records) == [ufrag_hash("alive")]
+    assert after.sessions[alive.id] == alive
+
+
+def test_restart_transceiver_reborn_meanwhile_loses_its_sessions(maps: CountedMaps) -> None:
+    before = Steering(maps.as_maps(), SETTINGS)
+    transceiver(before, 0, incarnation=7)
+    before.add_session("ufrag", PWD, 0)
+
+    after = Steering(maps.as_maps(), SETTINGS)
+    transceiver(after, 0, incarnation=8)
+
+    assert after.owners[0].generation == 2
+    assert maps.sessions.records == {}
+
+
+def test_restart_registered_owner_claims_its_session_and_flows_go_on(maps: CountedMaps) -> None:
+    before = Steering(maps.as_maps(), SETTINGS)
+    slot = before.register_owner(20005).slot
+    session = before.add_session("ufrag", PWD, slot)
+
+    after = Steering(maps.as_maps(), SETTINGS)
+    again = after.add_session("ufrag", PWD, slot)
+
+    assert again.id[:16] == session.id[:16]
+    assert maps.sessions.records[ufrag_hash("ufrag")]["session_id"] == int(session.id[:16], 16)
+    assert after.unconfirmed == 0
+
+
+def test_restart_unconfirmed_ufrag_of_another_owner_is_in_use(maps: CountedMaps) -> None:
+    before = Steering(maps.as_maps(), SETTINGS)
+    slot = before.register_owner(20005).slot
+    before.add_session("ufrag", PWD, slot)
+
+    after = Steering(maps.as_maps(), SETTINGS)
+    transceiver(after, 0)
+
+    with pytest.raises(UfragInUse, match=f"owner {slot}"):
+        after.add_session("ufrag", PWD, 0)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        Settings(transceivers=1, lane_first=20000, lane_last=20009),
+        Settings(transceivers=2, lane_first=21000, lane_last=21009),
+    ],
+)
+def test_restart_owner_without_place_in_the_settings_goes(
+    maps: CountedMaps, changed: Settings
+) -> None:
+    before = Steering(maps.as_maps(), SETTINGS)
+    transceiver(before, 1)
+    before.add_session("ufrag", PWD, 1)
+
+    after = Steering(maps.as_maps(), changed)
+
+    assert 1 not in after.owners
+    assert maps.lanes.records[20001]["generation"] == 0
+    assert maps.owners.records[1]["generation"] == 1
+    assert maps.sessions.records == {}
+
+
+def test_restart_session_of_a_past_generation_goes(maps: CountedMaps) -> None:
+    before = Steering(maps.as_maps(), SETTINGS)
+    transceiver(before, 0)
+    maps.sessions.update(5, session_entry(1, 0, generation=200))
+
+    Steering(maps.as_maps(), SETTINGS)
+
+    assert maps.sessions.records == {}
+
+
+def test_start_without_settings_in_the_kernel_raises() -> None:
+    maps = CountedMaps()
+    maps.settings.records.clear()
+
+    with pytest.raises(SteeringError, match="settings map is empty"):
+        Steering(maps.as_maps(), SETTINGS)
+
+
+def test_sweep_live_flow_stays(maps: CountedMaps, steering: Steering) -> None:
+    transceiver(steering, 0)
+    session = steering.add_session("ufrag", PWD, 0)
+    add_flow(maps, 1000, "ufrag", int(session.id[:16], 16))
+
+    report = steering.sweep(NOW_NS)
+
+    assert flow_ports(maps) == [1000]
+    assert report.complete
+    assert steering.flows_seen == 1
+
+
+def test_sweep_removes_ended_stale_and_idle_flows(maps: CountedMaps, steering: Steering) -> None:
+    transceiver(steering, 0)
+    session = steering.add_session("ufrag", PWD, 0)
+    kernel_id = int(session.id[:16], 16)
+    add_flow(maps, 1, "ufrag", kernel_id)
+    add_flow(maps, 2, "nobody", 5)
+    add_flow(maps, 3, "ufrag", kernel_id + 1)
+    add_flow(maps, 4, "", 0, owner={"slot": 0, "generation": 9})
+    add_flow(maps, 5, "", 0, owner={"slot": 1, "generation": 1})
+    add_flow(maps, 6, "ufrag", kernel_id, alive_ns=NOW_NS - IDLE_NS - 1)
+
+    report = steering.sweep(NOW_NS)
+
+    assert flow_ports(maps) == [1]
+    assert (report.ended, report.stale, report.idle) == (2, 2, 1)
+
+
+def test_sweep_flow_healed_on_egress_lives_by_its_owner(
+    maps: CountedMaps, steering: Steering
+) -> None:
+    transceiver(steering, 0)
+    add_flow(maps, 1, "", 0)
+
+    steering.sweep(NOW_NS)
+
+    assert flow_ports(maps) == [1]
+
+
+def test_sweep_flow_alive_a_little_ahead_of_us_stays(maps: CountedMaps, steering: Steering) -> None:
+    transceiver(steering, 0)
+    add_flow(maps, 1, "", 0, alive_ns=NOW_NS + 10**6)
+
+    steering.sweep(NOW_NS)
+
+    assert flow_ports(maps) == [1]
+
+
+def test_sweep_flow_of_an_unconfirmed_session_stays(maps: CountedMaps) -> None:
+    before = Steering(maps.as_maps(), SETTINGS)
+    transceiver(before, 0)
+    session = before.add_session("ufrag", PWD, 0)
+    add_flow(maps, 1, "ufrag", int(session.id[:16], 16))
+
+    Steering(maps.as_maps(), SETTINGS).sweep(NOW_NS)
+
+    assert flow_ports(maps) == [1]
+
+
+def test_sweep_large_table_is_walked_in_steps(
+    maps: CountedMaps, steering: Steering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flows, "STEP_FLOWS", 10)
+    transceiver(steering, 0)
+    for port in range(25):
+        add_flow(maps, port, "" if port % 2 else "nobody", 5)
+
+    reports = [steering.sweep(NOW_NS) for _ in range(3)]
+
+    assert [report.looked_at for report in reports] == [10, 10, 5]
+    assert [report.complete for report in reports] == [False, False, True]
+    assert flow_ports(maps) == [port for port in range(25) if port % 2]
+    assert steering.flows_seen == 12
