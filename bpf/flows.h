@@ -10,26 +10,25 @@
 #include "packet.h"
 
 /* A flow that has shown no sign of life for this long may be moved to another session. */
-#define FLOW_SILENT_NS (5ULL * 1000 * 1000 * 1000)
+#define FLOW_SILENT_NS (5LL * 1000 * 1000 * 1000)
 /* A sign of life is written down this often, so that media does not dirty a line per packet. */
-#define FLOW_TOUCH_NS (250ULL * 1000 * 1000)
+#define FLOW_TOUCH_NS (250LL * 1000 * 1000)
 
 static __always_inline struct flow *find_flow(struct flow_key *key)
 {
 	return flows.lookup(key);
 }
 
-static __always_inline void touch_flow(struct flow *flow)
+/* Negative when another CPU has just written a later time than this one read. */
+static __always_inline __s64 silent_ns(const struct flow *flow)
 {
-	__u64 now = bpf_ktime_get_coarse_ns();
-
-	if (now - flow->alive_ns > FLOW_TOUCH_NS)
-		flow->alive_ns = now;
+	return bpf_ktime_get_coarse_ns() - flow->alive_ns;
 }
 
-static __always_inline int is_silent(const struct flow *flow)
+static __always_inline void touch_flow(struct flow *flow)
 {
-	return bpf_ktime_get_coarse_ns() - flow->alive_ns >= FLOW_SILENT_NS;
+	if (silent_ns(flow) > FLOW_TOUCH_NS)
+		flow->alive_ns = bpf_ktime_get_coarse_ns();
 }
 
 /* Inserts, or overwrites where `absent_only` is 0. 0 or a negative errno. */

@@ -44,7 +44,7 @@ static __always_inline void learn(const struct packet *p)
 				flow->owner = p->owner;
 			return;
 		}
-		if (!is_ended(flow) && !is_silent(flow)) {
+		if (!is_ended(flow) && silent_ns(flow) < FLOW_SILENT_NS) {
 			/*
 			 * A healed flow stays nobody's session while it lives: claiming it would
 			 * let a neighbour on the same owner name it his own and end it with his.

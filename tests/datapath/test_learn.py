@@ -78,7 +78,7 @@ def test_tuple_of_a_ufrag_given_to_another_session_moves(two_sessions: Datapath)
     assert two_sessions.receive(bytes(OTHER_CHECK)).counted == REQUEST | {"flow__moved": 1}
 
 
-@pytest.mark.parametrize(("silent_seconds", "moved"), [(4.5, False), (5.5, True)])
+@pytest.mark.parametrize(("silent_seconds", "moved"), [(-1, False), (4.5, False), (5.5, True)])
 def test_silent_flow_moves_after_five_seconds(
     two_sessions: Datapath, silent_seconds: float, moved: bool
 ) -> None:

@@ -155,6 +155,16 @@ def test_running_edge_is_fine_by_its_own_doctor(lab: Lab) -> None:
         assert found[check]["what"].endswith("held by this instance")
 
 
+def test_another_instance_on_the_interface_is_named(lab: Lab) -> None:
+    flags = ("--shared-port", "3479", "--lanes", "21000-21009", "--instance", "other")
+    doors = ("--http", "127.0.0.1:8081", "--metrics", "127.0.0.1:9479")
+    code, found = examine(lab, *flags, *doors)
+    assert code == 1
+    failed = [one["what"] for ones in found.values() for one in ones if one["level"] == "fail"]
+    assert len(failed) == 1, failed
+    assert failed[0].startswith(f"instance {lab.edge.instance} is attached")
+
+
 def test_foreign_program_and_taken_ports_are_named(bare_lab: Lab) -> None:
     run_in_namespace(bare_lab.namespaces.edge, lambda: attach_stranger(INTERFACE))
     with bare_lab.edge_socket(3478), bare_lab.edge_socket(20999):

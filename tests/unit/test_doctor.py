@@ -11,7 +11,7 @@ import pytest
 from turnout.cli import doctor as command
 from turnout.cli import run as run_command
 from turnout.doctor import examine
-from turnout.finding import FAIL, OK, WARN, Finding
+from turnout.doctor.finding import FAIL, OK, WARN, Finding
 from turnout.kernel.facts import Compiler, Facts, Kernel, PortUse, parse_version
 from turnout.kernel.firewall import Firewall
 from turnout.kernel.headers import Headers
@@ -105,7 +105,7 @@ def test_examine_every_finding_that_is_not_ok_has_a_why_and_a_mend() -> None:
         kernel=kernel(version=(5, 10), jit=False, config={"CONFIG_NET": "y"}, load_error="EPERM"),
         compiler=Compiler(False, None, "no headers: install some with `apt-get install x`"),
         bpffs_mounted=False,
-        links=link(up=False, ethernet=False, mtu=1000, xdp=XdpProgram(7, "", "generic", False)),
+        links=link(up=False, ethernet=False, mtu=1000, xdp=XdpProgram(7, "", "generic", "")),
         addresses=frozenset(),
         routes=(Route(VIP, "eth9"),),
         firewall=closed_firewall(),
@@ -189,12 +189,18 @@ def test_interface_that_cannot_carry_calls_is_named(
 
 
 def test_foreign_program_fails_with_its_id_and_ours_is_fine() -> None:
-    foreign = XdpProgram(123, "dropper", "native", ours=False)
+    foreign = XdpProgram(123, "dropper", "native", instance="")
     (finding,) = not_ok(links=link(xdp=foreign))
     assert finding.level == FAIL
     assert "'dropper', id 123, native" in finding.what
     assert "bpftool prog show id 123" in finding.mend
-    assert not_ok(links=link(xdp=dataclasses.replace(foreign, ours=True))) == []
+    assert not_ok(links=link(xdp=dataclasses.replace(foreign, instance="default"))) == []
+
+
+def test_program_of_another_instance_fails_and_names_it() -> None:
+    (finding,) = not_ok(links=link(xdp=XdpProgram(9, "ingress", "native", instance="two")))
+    assert finding.level == FAIL
+    assert finding.mend.endswith("turnout down --instance two")
 
 
 def test_native_mode_says_whether_it_is_known_or_guessed() -> None:

@@ -13,8 +13,8 @@ from turnout import rundir
 from turnout.cli.options import add_instance_options, settings_from
 from turnout.defaults import fill_defaults
 from turnout.doctor import examine
+from turnout.doctor.finding import FAIL, OK, WARN, Finding
 from turnout.errors import SettingsError
-from turnout.finding import FAIL, OK, WARN, Finding
 from turnout.kernel import host
 from turnout.kernel.facts import gather
 from turnout.settings import Settings

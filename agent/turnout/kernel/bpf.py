@@ -339,11 +339,20 @@ def detach_link(link: int) -> None:
     _check(_library().bpf_link_detach(link), "detach link")
 
 
-def link_ifindex(fd: int) -> int:
-    """Return the interface of an XDP link; 0 when that interface is gone."""
+def _link_info(fd: int) -> _LinkInfo:
     raw = _LinkInfo()
     _object_info(fd, raw, "link")
-    return int(raw.ifindex)
+    return raw
+
+
+def link_ifindex(fd: int) -> int:
+    """Return the interface of an XDP link; 0 when that interface is gone."""
+    return int(_link_info(fd).ifindex)
+
+
+def link_program(fd: int) -> int:
+    """Return the id of the program that a link runs."""
+    return int(_link_info(fd).prog_id)
 
 
 def run_program(

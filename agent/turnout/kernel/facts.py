@@ -1,4 +1,4 @@
-"""What `turnout doctor` knows of the host: values gathered here, judged in turnout/doctor.py.
+"""What `turnout doctor` knows of the host: values gathered here, judged in turnout/doctor/.
 
 Gathering changes nothing: netlink and procfs are read, nft and iptables list their rules, and one
 two-instruction program is loaded, never attached, and closed again to see that loading works.
@@ -86,9 +86,7 @@ def gather(settings: Settings, ours: frozenset[int]) -> Facts:
     """Gather the facts for an edge with these settings; `ours`: pids that belong to it."""
     names = settings.attach_interfaces
     mounted = is_bpffs(settings.bpffs)
-    pins = Pins(settings.bpffs, settings.instance)
-    indexes = frozenset(place.ifindex for place in attached(pins)) if mounted else frozenset()
-    links = read_links(names, indexes)
+    links = read_links(names, _instances(settings.bpffs) if mounted else {})
     return Facts(
         settings=settings,
         kernel=read_kernel(),
@@ -162,6 +160,15 @@ def _read_compiler() -> Compiler:
         return Compiler(has_bcc, find_headers(), "")
     except HeadersError as error:
         return Compiler(has_bcc, None, str(error))
+
+
+def _instances(bpffs: Path) -> dict[int, str]:
+    """Return which instance is attached to which ifindex, by the pinned links."""
+    return {
+        place.ifindex: directory.name
+        for directory in bpffs.glob("turnout/*")
+        for place in attached(Pins(bpffs, directory.name))
+    }
 
 
 def _read_ports(settings: Settings, ours: frozenset[int]) -> PortUse:

@@ -10,7 +10,7 @@ import errno
 import fcntl
 import socket
 import struct
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -39,12 +39,15 @@ A_CLIENT: dict[int, Address] = {
 
 @dataclass(frozen=True, slots=True)
 class XdpProgram:
-    """An XDP program on an interface. `name` is empty when the kernel would not tell it."""
+    """An XDP program on an interface. `name` is empty when the kernel would not tell it.
+
+    `instance` is the edge of this host whose program it is, empty for a stranger's.
+    """
 
     id: int
     name: str
     mode: str  # native, generic, or another as the kernel names it
-    ours: bool
+    instance: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +69,8 @@ class Route:
     interface: str
 
 
-def read_links(names: Collection[str], our_indexes: frozenset[int]) -> dict[str, Link]:
-    """Describe the interfaces that exist; `our_indexes`: where the XDP program is this instance's.
+def read_links(names: Collection[str], instances: Mapping[int, str]) -> dict[str, Link]:
+    """Describe the interfaces that exist; `instances`: ifindex -> the edge attached there.
 
     A name that is missing in the answer does not exist.
     """
@@ -78,7 +81,7 @@ def read_links(names: Collection[str], our_indexes: frozenset[int]) -> dict[str,
             interface=link,
             driver=_driver(link.name) or link.kind,
             native=natives.get(link.index),
-            xdp=_xdp(link, our_indexes),
+            xdp=_xdp(link, instances),
             below=tuple(_below(link, every)),
         )
         for link in every
@@ -132,11 +135,11 @@ def _below(link: Interface, every: list[Interface]) -> Iterator[str]:
             yield from _below(other, every)
 
 
-def _xdp(link: Interface, our_indexes: frozenset[int]) -> XdpProgram | None:
+def _xdp(link: Interface, instances: Mapping[int, str]) -> XdpProgram | None:
     if not link.xdp_program:
         return None
     name = _program_name(link.xdp_program)
-    return XdpProgram(link.xdp_program, name, link.xdp_mode, link.index in our_indexes)
+    return XdpProgram(link.xdp_program, name, link.xdp_mode, instances.get(link.index, ""))
 
 
 def _program_name(program_id: int) -> str:

@@ -131,7 +131,11 @@ def mount_bpffs(path: Path) -> bool:
     """Mount a BPF file system at `path` unless there is one; True when it was mounted now."""
     if is_bpffs(path):
         return False
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"cannot mount a BPF file system at {path}: {error.strerror}"
+        raise KernelError(msg) from error
     done = subprocess.run(
         ["mount", "-t", "bpf", "bpf", str(path)], capture_output=True, text=True, check=False
     )

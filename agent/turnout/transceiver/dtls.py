@@ -124,6 +124,7 @@ class DtlsServer:
         self._counters = counters
         self._connection: SSL.Connection | None = None
         self._has_key_exchange = False
+        self._was_spoiled = False
         self.state = "new"
 
     def receive(self, datagram: bytes) -> None:
@@ -194,7 +195,10 @@ class DtlsServer:
         except SSL.Error as error:
             # This Connection would fail for ever. Its alert stays here too: a stray record of
             # somebody else must not make us end the client's handshake.
-            logger.info("DTLS handshake spoiled, the next ClientHello begins anew: %s", error)
+            # Told once: whoever spoils it can do so as often as he likes.
+            level = logging.DEBUG if self._was_spoiled else logging.INFO
+            logger.log(level, "DTLS handshake spoiled, a ClientHello begins it anew: %s", error)
+            self._was_spoiled = True
             self._counters.dtls_restarted += 1
             self._connection = None
             self.state = "new"
@@ -215,7 +219,7 @@ class DtlsServer:
                     logger.info("DTLS ended by the client's alert: %s", error)
                     self.state = "closed"
                 else:
-                    logger.info("DTLS record ignored: %s", error)
+                    logger.debug("DTLS record ignored: %s", error)
                 return
 
     def take_datagrams(self) -> list[bytes]:

@@ -40,6 +40,8 @@ _DRAIN_MOST = 64
 _READ_BYTES = 2048
 # 20 ms of 2,000 calls are 2,000 packets of some 200 bytes, which the kernel books as 768 each.
 _SOCKET_BUFFER_BYTES = 4 << 20
+# SO_RCVBUFFORCE and SO_SNDBUFFORCE (linux/socket.h), which the socket module does not name.
+_BUFFER_OPTIONS = ((socket.SO_RCVBUF, 33), (socket.SO_SNDBUF, 32))
 
 SessionEnded = Callable[[Session, str], None]
 
@@ -292,10 +294,18 @@ def _open_socket(vip: str, lane: int) -> socket.socket:
     try:
         if family == socket.AF_INET6:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            opened.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER_BYTES)
+        _enlarge_buffers(opened)
         opened.bind((vip, lane))
     except OSError as error:
         opened.close()
         raise OSError(error.errno, f"{error.strerror}: UDP port {lane} of {vip}") from error
     return opened
+
+
+def _enlarge_buffers(opened: socket.socket) -> None:
+    for option, force in _BUFFER_OPTIONS:
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, force, _SOCKET_BUFFER_BYTES)
+        except PermissionError:
+            # Without CAP_NET_ADMIN the kernel gives at most net.core.rmem_max and wmem_max.
+            opened.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER_BYTES)

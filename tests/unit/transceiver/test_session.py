@@ -1,4 +1,8 @@
+from random import Random
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from turnout.transceiver.session import EARLY_DTLS_MAX
 from turnout.wire.rtp import Goodbye, parse_rtcp
@@ -73,6 +77,40 @@ def test_bad_dtls_is_counted() -> None:
     line.prove()
     assert line.deliver(b"\x16" + bytes(40)) == []
     assert line.counters.drop__bad_dtls == 1
+
+
+@pytest.mark.parametrize("seed", range(0, 200, 40))
+def test_mutated_datagrams_of_a_handshake_never_escape(seed: int) -> None:
+    for number in range(seed, seed + 40):
+        random = Random(number)
+        line = Line()
+        line.prove()
+        datagrams = line.dtls.start()
+        while datagrams:
+            mutated = [mutate(datagram, random) for datagram in datagrams]
+            answers = [sent for one in mutated for sent in line.deliver(one)]
+            datagrams = [one for answer in answers for one in line.dtls.receive(answer.data)]
+        assert line.ended in ([], ["failed"])
+        assert line.session.dtls.state in {"new", "handshaking", "connected", "closed"}
+
+
+def mutate(datagram: bytes, random: Random) -> bytes:
+    """Change up to 3 bytes, but not the first: it says that this is DTLS."""
+    mutated = bytearray(datagram)
+    for _ in range(random.randint(0, 3)):
+        mutated[random.randrange(1, len(mutated))] = random.randrange(256)
+    return bytes(mutated)
+
+
+@given(st.binary(max_size=300))
+def test_noise_from_a_proven_flow_never_escapes(noise: bytes) -> None:
+    line = Line()
+    line.connect()
+    line.deliver(b"\x80" + noise)
+    line.deliver(b"\x80\xc8" + noise)
+    line.deliver(b"\x16\xfe\xfd" + noise)
+    line.deliver(b"\x17\xfe\xfd\x00\x01" + noise)
+    assert line.ended == []
 
 
 def test_media_moves_after_nomination_and_proof() -> None:

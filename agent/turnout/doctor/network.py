@@ -1,16 +1,13 @@
-"""The checks of `turnout doctor` that concern the network: pure, on facts, called by doctor.py."""
+"""The checks of `turnout doctor` that concern the network: pure, on facts, called by __init__.py."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import ip_address
 
-from turnout.finding import Finding, fail, ok, warn
+from turnout.doctor.finding import Finding, fail, ok, warn
+from turnout.doctor.firewall import check_firewall
 from turnout.kernel.facts import Facts, PortUse
-from turnout.kernel.firewall import Firewall
 from turnout.kernel.host import is_reserved
 from turnout.kernel.links import Link, Route
-from turnout.kernel.rule_match import Packet
-from turnout.kernel.ruleset import Blocked, Chain
 from turnout.kernel.sockets import HeldPort
 from turnout.settings import Endpoint, Settings
 
@@ -56,7 +53,7 @@ def check_interfaces(settings: Settings, links: Mapping[str, Link]) -> Iterator[
             continue
         yield from _check_link(check, link)
         yield _check_native(check, link, "generic" if name == "lo" else settings.xdp_mode)
-        yield _check_foreign(check, link)
+        yield _check_foreign(check, link, settings.instance)
     for name in settings.attach_interfaces:
         carried = set(links[name].below) & set(settings.attach_interfaces) if name in links else ()
         for lower in sorted(carried):
@@ -109,19 +106,26 @@ def _check_native(check: str, link: Link, mode: str) -> Finding:
     return ok(check, f"XDP generic only ({source})")
 
 
-def _check_foreign(check: str, link: Link) -> Finding:
+def _check_foreign(check: str, link: Link, instance: str) -> Finding:
     xdp = link.xdp
     if xdp is None:
         return ok(check, "no XDP program attached")
     name = f"{xdp.name!r}, id {xdp.id}, {xdp.mode}"
-    if xdp.ours:
+    if xdp.instance == instance:
         return ok(check, f"the program attached is this instance's ({name})")
+    if xdp.instance:
+        return fail(
+            check,
+            f"instance {xdp.instance} is attached ({name})",
+            "an interface takes one XDP program",
+            f"name another --interface, or turnout down --instance {xdp.instance}",
+        )
     return fail(
         check,
         f"a foreign XDP program is attached ({name})",
         "turnout attaches only where there is none, so as not to remove somebody's program",
-        f"see what it is: bpftool prog show id {xdp.id}; "
-        f"if nobody needs it: ip link set dev {link.interface.name} xdp off",
+        f"name another --interface, or find out whose it is and end that: "
+        f"bpftool prog show id {xdp.id}; bpftool net; bpftool link",
     )
 
 
@@ -189,96 +193,6 @@ def check_rp_filter(
             yield ok(f"rp_filter {name}", "strict, and routes are symmetric" if strict else "fine")
 
 
-@dataclass(frozen=True, slots=True)
-class _Stop:
-    """Where lanes are stopped, over all packets that share chain and cause."""
-
-    chain: Chain
-    cause: str
-    certain: bool
-    direction: str
-
-
-def check_firewall(settings: Settings, firewall: Firewall) -> Iterator[Finding]:
-    """Look for base chains that stop packets of a lane on their way in or out."""
-    if firewall.unread:
-        yield warn(
-            "firewall",
-            "; ".join(firewall.unread),
-            "whether it lets the lanes through cannot be told from here",
-            "run as root with the packages nftables and iptables installed, or read the rules "
-            f"yourself: UDP {settings.lane_first}-{settings.lane_last} has to be let in",
-        )
-    stops = _find_stops(settings, firewall)
-    for stop, segments in stops.items():
-        yield _firewall_finding(settings, stop, segments)
-    if not stops and not firewall.unread:
-        count = sum(1 for chain in firewall.ruleset.chains.values() if chain.hook)
-        rules = f"{count} base chains read" if count else "no rules"
-        yield ok("firewall", f"lets the lanes through in both directions ({rules})")
-
-
-def _find_stops(
-    settings: Settings, firewall: Firewall
-) -> dict[_Stop, list[tuple[tuple[int, int], Packet]]]:
-    stops: dict[_Stop, list[tuple[tuple[int, int], Packet]]] = {}
-    ruleset = firewall.ruleset
-    for segment in ruleset.lane_segments(settings.lane_first, settings.lane_last):
-        for direction in ("in", "out"):
-            for interface in settings.attach_interfaces:
-                for vip in settings.vips:
-                    packet = Packet(direction, interface, vip, segment[0])
-                    for blocked in ruleset.walk(packet):
-                        stop = _stop(blocked, direction)
-                        stops.setdefault(stop, []).append((segment, packet))
-    return stops
-
-
-def _stop(blocked: Blocked, direction: str) -> _Stop:
-    return _Stop(blocked.chain, blocked.cause, blocked.certain, direction)
-
-
-def _firewall_finding(
-    settings: Settings, stop: _Stop, stopped: list[tuple[tuple[int, int], Packet]]
-) -> Finding:
-    lanes = ", ".join(_range(*one) for one in _joined({segment for segment, _ in stopped}))
-    packets = [packet for _, packet in stopped]
-    names = "/".join(dict.fromkeys(packet.interface for packet in packets))
-    vips = ", ".join(dict.fromkeys(str(packet.vip) for packet in packets))
-    way = f"from {names} to {vips}" if stop.direction == "in" else f"from {vips} by {names}"
-    chain = f"chain {stop.chain.family} {stop.chain.table} {stop.chain.name}"
-    make = fail if stop.certain else warn
-    return make(
-        "firewall",
-        f"{chain} ({stop.chain.tool}, hook {stop.chain.hook}) stops UDP of lanes {lanes} {way}: "
-        f"{stop.cause}",
-        "the firewall comes after XDP and before TC egress: it sees the lane, not the shared port",
-        _firewall_mend(settings, stop),
-    )
-
-
-def _joined(segments: set[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Join segments that lie side by side."""
-    joined: list[tuple[int, int]] = []
-    for first, last in sorted(segments):
-        if joined and joined[-1][1] + 1 == first:
-            joined[-1] = (joined[-1][0], last)
-        else:
-            joined.append((first, last))
-    return joined
-
-
-def _firewall_mend(settings: Settings, stop: _Stop) -> str:
-    """Build the command that lets all lanes through; at the head, before any rule that drops."""
-    chain, first, last = stop.chain, settings.lane_first, settings.lane_last
-    port = "dport" if stop.direction == "in" else "sport"
-    if chain.tool == "nft":
-        where = f"{chain.family} {chain.table} {chain.name}"
-        return f"nft insert rule {where} udp {port} {first}-{last} accept"
-    rule = f"-I {chain.name} -p udp --{port} {first}:{last} -j ACCEPT"
-    return f"{chain.tool} -t {chain.table} {rule}"
-
-
 def check_ports(settings: Settings, ports: PortUse) -> Iterator[Finding]:
     """Look whether the ports are free or held by this very instance, and stay free."""
     shared = [
@@ -295,7 +209,7 @@ def check_ports(settings: Settings, ports: PortUse) -> Iterator[Finding]:
         for held in ports.held
         if held.protocol == "udp" and settings.lane_first <= held.port <= settings.lane_last
     ]
-    text = f"{_range(settings.lane_first, settings.lane_last)}/udp"
+    text = f"{settings.lane_first}-{settings.lane_last}/udp"
     yield _port_finding("lanes", text, lanes, ports.ours, "--lanes")
     yield _check_ephemeral(settings, ports)
     for flag, endpoint in (("--http", settings.http), ("--metrics", settings.metrics)):
@@ -341,7 +255,3 @@ def _check_ephemeral(settings: Settings, ports: PortUse) -> Finding:
         "reserves them when it starts",
         f"sysctl -w net.ipv4.ip_local_reserved_ports={text}",
     )
-
-
-def _range(first: int, last: int) -> str:
-    return str(first) if first == last else f"{first}-{last}"

@@ -1,14 +1,14 @@
 """Judges the facts of a host: will an edge run here, and if not, what mends it.
 
 Pure: the facts come from kernel/facts.py, cli/doctor.py prints the findings. The checks of the
-network (interfaces, routes, firewall, ports) are in doctor_network.py.
+network (interfaces, routes, firewall, ports) are in network.py and firewall.py.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from turnout.doctor_network import examine_network
-from turnout.finding import Finding, fail, ok, warn
+from turnout.doctor.finding import Finding, fail, ok, warn
+from turnout.doctor.network import examine_network
 from turnout.kernel.facts import Compiler, Facts, Kernel
 
 MINIMUM_KERNEL = (5, 18)  # bpf_xdp_load_bytes and XDP with fragments

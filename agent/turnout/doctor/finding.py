@@ -1,4 +1,4 @@
-"""One finding of `turnout doctor`: made by doctor.py and doctor_network.py, printed by cli/."""
+"""One finding of `turnout doctor`: made in this package, printed by cli/doctor.py."""
 
 from dataclasses import dataclass
 
