@@ -115,6 +115,8 @@ def test_http_door_takes_garbage_and_serves_the_next(lab: Lab, text: bytes) -> N
         while stream.recv(65536):
             pass
     assert request(lab, "POST", "/whip", b"hello")[0] == 400
+    # A stranger must not be able to fill the disk with tracebacks.
+    assert "Traceback" not in lab.edge.tail()
 
 
 @pytest.mark.parametrize(
@@ -265,7 +267,7 @@ def test_junk_inside_a_living_call_is_dropped_counted_and_the_call_goes_on(lab: 
             return call.detector.tone_windows - heard
 
     before = dropped()
-    assert lab.in_client(call_and_throw) >= 17
+    assert lab.in_client(call_and_throw) >= 10
     moved = counted(before, dropped())
     assert moved.get("internal_errors", 0) == 0
     assert moved["drop__bad_integrity"] == 1

@@ -55,7 +55,7 @@ def test_transceiver_killed_ends_its_own_calls_only_and_comes_back(lab: Lab) -> 
     before = dict(enumerate(_transceivers(lab)))
     others = {name: pid for name, pid in lab.edge.pids().items() if name in {"run", "agent"}}
     slot, heard, lost_packets = lab.in_client(kill_one_of_two)
-    assert heard >= 25
+    assert heard >= 15
     assert lost_packets == 0
     wait_until(
         lambda: [state for state, _ in _transceivers(lab)] == ["active", "active"],
@@ -83,7 +83,7 @@ def test_agent_killed_calls_go_on_and_it_comes_back(lab: Lab) -> None:
 
     before = lab.edge.pids()["agent"]
     heard, lost_packets = lab.in_client(kill_agent)
-    assert heard >= 35
+    assert heard >= 20
     assert lost_packets == 0
     assert lab.edge.pids()["agent"] != before
     assert lab.place_call(duration=1.5).error is None

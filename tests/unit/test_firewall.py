@@ -185,6 +185,12 @@ def test_walk_ingress_chain_of_another_device_is_not_met() -> None:
     assert walk([chain("i", "ingress", family="netdev", dev=["eth1", "eth0"])])
 
 
+def test_walk_ingress_chain_of_a_device_that_is_not_told_leaves_a_doubt() -> None:
+    (blocked,) = walk([chain("i", "ingress", family="netdev")])
+    assert not blocked.certain
+    assert "another device" in blocked.cause
+
+
 def test_walk_jump_returns_and_goto_does_not() -> None:
     side = [chain("side", ""), *rules([match(DPORT, 53), ACCEPT], chain="side")]
     jump = rules([{"jump": {"target": "side"}}], [ACCEPT])

@@ -1,4 +1,4 @@
-"""The checks of `turnout doctor` that concern the network: pure, on facts, called by __init__.py."""
+"""The checks of `turnout doctor` that concern the network: pure, on facts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address

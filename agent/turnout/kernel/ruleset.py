@@ -56,6 +56,10 @@ class Chain:
     def __str__(self) -> str:
         return f"{self.tool} {self.family} {self.table} {self.name}"
 
+    def is_of_unnamed_device(self) -> bool:
+        """Whether the chain belongs to devices that were not told: nft 1.0.6 leaves them out."""
+        return self.hook in ("ingress", "egress") and not self.devices
+
     def sees(self, packet: Packet) -> bool:
         """Whether a packet of this direction and family meets this base chain."""
         if self.hook not in HOOKS[packet.direction]:
@@ -178,10 +182,11 @@ class _Walk:
         if fate is _Fate.RETURNED and self.base.policy == "drop":
             fate, self.cause = _Fate.DROPPED, "its policy is drop and no rule accepts them"
         if fate is _Fate.DROPPED:
-            if self.maybe_accepted:
-                cause = f"{self.cause}, unless {self.maybe_accepted}"
-                return Blocked(self.base, cause, certain=False)
-            return Blocked(self.base, self.cause, certain=True)
+            doubt = self.maybe_accepted
+            if self.base.is_of_unnamed_device():
+                doubt = "it is for another device (this version of nft does not say which)"
+            cause = f"{self.cause}, unless {doubt}" if doubt else self.cause
+            return Blocked(self.base, cause, certain=not doubt)
         if self.maybe_dropped:
             return Blocked(self.base, self.maybe_dropped, certain=False)
         return None

@@ -121,3 +121,5 @@ async def test_aiortc_call_is_told_when_the_process_stops(running: Process) -> N
         await hear(connection, 10)
         running.process.terminate()
         await closed(connection)
+        async with asyncio.timeout(5):
+            assert await running.process.wait() == 0

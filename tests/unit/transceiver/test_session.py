@@ -1,8 +1,10 @@
+from contextlib import suppress
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from OpenSSL import SSL
 
 from turnout.transceiver.session import EARLY_DTLS_MAX
 from turnout.wire.rtp import Goodbye, parse_rtcp
@@ -89,7 +91,10 @@ def test_mutated_datagrams_of_a_handshake_never_escape(seed: int) -> None:
         while datagrams:
             mutated = [mutate(datagram, random) for datagram in datagrams]
             answers = [sent for one in mutated for sent in line.deliver(one)]
-            datagrams = [one for answer in answers for one in line.dtls.receive(answer.data)]
+            datagrams = []
+            with suppress(SSL.Error):  # the client may notice; it is not under test
+                for answer in answers:
+                    datagrams += line.dtls.receive(answer.data)
         assert line.ended in ([], ["failed"])
         assert line.session.dtls.state in {"new", "handshaking", "connected", "closed"}
 
