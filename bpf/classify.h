@@ -28,9 +28,15 @@ static __always_inline int find_vip(const struct settings *settings, const struc
 	return -1;
 }
 
-static __always_inline int is_lane(const struct settings *settings, __u16 port)
+/* The owner that listens on a port, or NULL: the rest of the range is the host's own business. */
+static __always_inline struct owner_id *find_lane_owner(const struct settings *settings, int port)
 {
-	return port >= settings->lane_first && port <= settings->lane_last;
+	struct owner_id *owner;
+
+	if (port < settings->lane_first || port > settings->lane_last)
+		return NULL;
+	owner = lanes.lookup(&port);
+	return owner && owner->generation ? owner : NULL;
 }
 
 /* CONTINUE for a packet to (VIP, shared port), of which the whole payload is in this frame. */
@@ -50,10 +56,10 @@ static __always_inline int match_destination(struct xdp_md *ctx, struct packet *
 	if (point_at_udp(p))
 		return NOT_OURS;
 	port = bpf_ntohs(p->udp->dest);
-	if (vip < 0 || (port != settings->shared_port && !is_lane(settings, port)))
+	if (vip < 0)
 		return NOT_OURS;
 	if (port != settings->shared_port) {
-		if (!outside)
+		if (!outside || !find_lane_owner(settings, port))
 			return NOT_OURS;
 		return p->transport == TRANSPORT_UDP_FRAGMENT ? GUARD(lane_fragment) : GUARD(lane);
 	}
@@ -95,6 +101,12 @@ static __always_inline int is_dtls(__u8 first_byte)
 static __always_inline int is_rtp(__u8 first_byte)
 {
 	return first_byte >= 128 && first_byte <= 191;
+}
+
+/* What only a session in progress sends: a handshake, an alert or a stray answer is none. */
+static __always_inline int is_media(__u8 first_byte)
+{
+	return is_rtp(first_byte) || first_byte == DTLS_APPLICATION_DATA;
 }
 
 #endif

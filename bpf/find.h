@@ -43,8 +43,7 @@ static __always_inline int find_by_flow(struct packet *p)
 	if (!flow)
 		return DROP(no_flow);
 	p->owner = flow->owner;
-	/* Media and DTLS application data show life; a handshake or a stray answer does not. */
-	if (is_rtp(p->first_byte) || p->first_byte == DTLS_APPLICATION_DATA)
+	if (is_media(p->first_byte))
 		touch_flow(flow);
 	return find_lane(p);
 }

@@ -12,7 +12,10 @@
 #include "flows.h"
 #include "maps.h"
 
-/* A session ends when its ufrag leaves `sessions`, or with its owner. */
+/*
+ * A session ends when its ufrag leaves `sessions`, or when its owner is reborn. An owner that is
+ * down may come back with all its sessions: its flows wait for it.
+ */
 static __always_inline int is_ended(const struct flow *flow)
 {
 	__u64 ufrag_hash = flow->ufrag_hash;
@@ -21,12 +24,21 @@ static __always_inline int is_ended(const struct flow *flow)
 	struct owner *owner;
 
 	owner = owners.lookup(&slot);
-	if (!owner || owner->generation != flow->owner.generation || owner->state == OWNER_DOWN)
+	if (!owner || owner->generation != flow->owner.generation)
 		return 1;
 	if (!flow->session_id)
 		return 0; /* healed: whose it is shows only in its silence */
 	session = sessions.lookup(&ufrag_hash);
 	return !session || session->session_id != flow->session_id;
+}
+
+/* Counts what became of a put_flow. Another CPU's flow that was there first (EEXIST) stands. */
+static __always_inline void count_put(int error, __u32 counter)
+{
+	if (!error)
+		count(counter);
+	else if (error != -EEXIST)
+		COUNT(flow__refused);
 }
 
 static __always_inline void learn(const struct packet *p)
@@ -55,12 +67,7 @@ static __always_inline void learn(const struct packet *p)
 		}
 	}
 	/* Here stands the check of MESSAGE-INTEGRITY: before anything is created or moved. */
-	if (put_flow(p, 0))
-		COUNT(flow__refused);
-	else if (flow)
-		COUNT(flow__moved);
-	else
-		COUNT(flow__learned);
+	count_put(put_flow(p, !flow), flow ? COUNTER(flow__moved) : COUNTER(flow__learned));
 }
 
 #endif

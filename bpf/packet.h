@@ -39,8 +39,9 @@ struct packet {
 	void *data_end;
 	__u32 len_bytes; /* of the frame, with the part that data_end does not reach */
 
-	/* By parse.h. */
-	struct udphdr *udp;
+	struct udphdr *udp; /* by point_at_udp() */
+
+	/* By parse(). */
 	__u32 network_end; /* offset of the end of the IP packet */
 	__u32 payload;	   /* offset of the UDP payload */
 	__u32 payload_len; /* bytes */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * Ethernet, up to two VLAN tags, IPv4 with options, IPv6 with a bounded walk of extension headers,
- * UDP. One cursor moves forward; what cannot be parsed is the host's business, not ours: it gets
- * the packet untouched. Called by both programs.
+ * UDP. One cursor moves forward. What is not UDP is the host's business; what may be UDP with its
+ * ports out of our sight is HIDDEN, for the caller to judge. Called by both programs.
  */
 #ifndef TURNOUT_PARSE_H
 #define TURNOUT_PARSE_H
@@ -10,6 +10,7 @@
 #include "packet.h"
 
 #define VLAN_TAGS_MAX 2
+#define VLAN_ID_MASK 0x0fff
 /* More extension headers than any sender has a use for; RFC 8200 names six kinds. */
 #define EXTENSION_HEADERS_MAX 8
 
@@ -46,6 +47,18 @@ struct extension_header {
 	__be32 fragment_id;
 };
 
+/*
+ * How far the cursor has come. Verifier: hidden from clang, or it moves the pointer to the other
+ * side of a comparison and subtracts it from a number, which is refused.
+ */
+static __always_inline __u64 offset_in(const struct packet *p, const void *cursor)
+{
+	__u64 offset = cursor - p->data;
+
+	asm volatile("" : "+r"(offset));
+	return offset;
+}
+
 static __always_inline int parse_udp(struct packet *p, void *cursor, __u64 transport)
 {
 	struct udphdr *udp = cursor;
@@ -54,7 +67,7 @@ static __always_inline int parse_udp(struct packet *p, void *cursor, __u64 trans
 		p->transport = TRANSPORT_HIDDEN;
 		return CONTINUE;
 	}
-	p->payload = (__u32)((void *)(udp + 1) - p->data);
+	p->payload = offset_in(p, udp + 1);
 	p->transport = transport;
 	return CONTINUE;
 }
@@ -98,7 +111,7 @@ static __always_inline int parse_ipv4(struct packet *p, void *cursor)
 	p->source.word[3] = ip->saddr;
 	p->destination.word[2] = bpf_htonl(0xffff);
 	p->destination.word[3] = ip->daddr;
-	p->network_end = (__u32)(cursor - p->data) + bpf_ntohs(ip->tot_len);
+	p->network_end = offset_in(p, cursor) + bpf_ntohs(ip->tot_len);
 	header_len = ip->ihl * 4;
 	return parse_udp(p, cursor + header_len, transport);
 }
@@ -116,18 +129,24 @@ static __always_inline int parse_ipv6(struct packet *p, void *cursor)
 	__builtin_memcpy(&p->destination, &ip->daddr, sizeof(p->destination));
 	next = ip->nexthdr;
 	cursor += sizeof(*ip);
-	p->network_end = (__u32)(cursor - p->data) + bpf_ntohs(ip->payload_len);
+	p->network_end = offset_in(p, cursor) + bpf_ntohs(ip->payload_len);
 
 #pragma unroll
 	for (i = 0; i < EXTENSION_HEADERS_MAX; i++) {
 		struct extension_header *extension = cursor;
 
+		if (next != PROTOCOL_UDP && next != PROTOCOL_HOP_BY_HOP &&
+		    next != PROTOCOL_ROUTING && next != PROTOCOL_FRAGMENT &&
+		    next != PROTOCOL_DESTINATION_OPTIONS && next != PROTOCOL_MOBILITY)
+			return NOT_OURS;
+		/*
+		 * The packet ends where IP says: the stack cuts off what follows in the frame, and
+		 * the next fragment goes on there. Every header has 8 bytes at least, UDP too.
+		 */
+		if (offset_in(p, cursor) + 8 > p->network_end)
+			break;
 		if (next == PROTOCOL_UDP)
 			return parse_udp(p, cursor, transport);
-		if (next != PROTOCOL_HOP_BY_HOP && next != PROTOCOL_ROUTING &&
-		    next != PROTOCOL_FRAGMENT && next != PROTOCOL_DESTINATION_OPTIONS &&
-		    next != PROTOCOL_MOBILITY)
-			return NOT_OURS;
 		if ((void *)(extension + 1) > p->data_end)
 			break;
 		if (next == PROTOCOL_FRAGMENT) {
@@ -148,29 +167,38 @@ static __always_inline int parse_ipv6(struct packet *p, void *cursor)
 	return CONTINUE;
 }
 
-/* Sets everything of struct packet that parse.h owns, or returns NOT_OURS. */
+static __always_inline int is_vlan(__be16 ethertype)
+{
+	return ethertype == bpf_htons(ETHERTYPE_VLAN) || ethertype == bpf_htons(ETHERTYPE_QINQ);
+}
+
+/* Finds addresses, transport and ports; NOT_OURS for what is not UDP over IP. */
 static __always_inline int parse(struct packet *p)
 {
 	struct ethhdr *ethernet = p->data;
 	void *cursor = ethernet + 1;
+	int i, priority_tags = 0;
 	__be16 ethertype;
-	int i;
 
 	if (cursor > p->data_end)
 		return NOT_OURS;
 	ethertype = ethernet->h_proto;
 #pragma unroll
-	for (i = 0; i < VLAN_TAGS_MAX; i++) {
+	for (i = 0; i <= VLAN_TAGS_MAX && is_vlan(ethertype); i++) {
 		struct vlan_tag *tag = cursor;
 
-		if (ethertype != bpf_htons(ETHERTYPE_VLAN) &&
-		    ethertype != bpf_htons(ETHERTYPE_QINQ))
-			break;
 		if ((void *)(tag + 1) > p->data_end)
 			return NOT_OURS;
 		ethertype = tag->ethertype;
+		priority_tags += !(tag->tci & bpf_htons(VLAN_ID_MASK));
 		cursor = tag + 1;
 	}
+	/*
+	 * A tag of VLAN 0 carries a priority only, and the stack takes off any number of them with
+	 * no VLAN device. Among more tags than we look under it has no use but to hide.
+	 */
+	if (i > VLAN_TAGS_MAX)
+		return priority_tags ? GUARD(hidden_port) : NOT_OURS;
 	if (ethertype == bpf_htons(ETHERTYPE_IPV4))
 		return parse_ipv4(p, cursor);
 	if (ethertype == bpf_htons(ETHERTYPE_IPV6))

@@ -8,7 +8,9 @@
 
 #include "classify.h"
 #include "count.h"
+#include "find.h"
 #include "flows.h"
+#include "learn.h"
 #include "maps.h"
 
 /* As much as the headers we parse can take; they are linear already in what a UDP socket sends. */
@@ -31,20 +33,17 @@ static __always_inline int point_at_headers(struct __sk_buff *skb, struct packet
 static __always_inline int match_source(struct packet *p, const struct settings *settings)
 {
 	struct owner_id *owner;
-	int port, vip;
+	int vip;
 
 	if (p->transport == TRANSPORT_HIDDEN)
 		return NOT_OURS;
 	if (point_at_udp(p))
 		return NOT_OURS;
-	port = bpf_ntohs(p->udp->source);
-	if (!is_lane(settings, port))
+	owner = find_lane_owner(settings, bpf_ntohs(p->udp->source));
+	if (!owner)
 		return NOT_OURS;
 	vip = find_vip(settings, &p->source);
 	if (vip < 0)
-		return NOT_OURS;
-	owner = lanes.lookup(&port);
-	if (!owner || !owner->generation)
 		return NOT_OURS;
 	p->owner = *owner;
 	p->flow_key.client = p->destination;
@@ -54,21 +53,17 @@ static __always_inline int match_source(struct packet *p, const struct settings 
 }
 
 /*
- * Only what a session in progress sends heals: DTLS, RTP, RTCP. A STUN response does not, or a
- * server that answers a stranger's check with an error would open a flow for the stranger.
+ * Only what a living owner sends in a session in progress heals: RTP, RTCP, DTLS data. A STUN
+ * response does not, or a server that answers a stranger's check with an error would open a flow
+ * for the stranger; nor does the alert with which a session ends, or its tuple would not be free.
  */
 static __always_inline void heal(struct __sk_buff *skb, struct packet *p)
 {
-	if (p->transport == TRANSPORT_UDP_FRAGMENT || find_flow(&p->flow_key))
+	if (p->transport == TRANSPORT_UDP_FRAGMENT || find_flow(&p->flow_key) || find_lane(p))
 		return;
-	if (bpf_skb_load_bytes(skb, p->payload, &p->first_byte, 1))
+	if (bpf_skb_load_bytes(skb, p->payload, &p->first_byte, 1) || !is_media(p->first_byte))
 		return;
-	if (!is_dtls(p->first_byte) && !is_rtp(p->first_byte))
-		return;
-	if (put_flow(p, 1))
-		COUNT(flow__refused);
-	else
-		COUNT(flow__healed);
+	count_put(put_flow(p, 1), COUNTER(flow__healed));
 }
 
 static __always_inline int rewrite_source(struct __sk_buff *skb, const struct packet *p,
@@ -79,11 +74,13 @@ static __always_inline int rewrite_source(struct __sk_buff *skb, const struct pa
 	__be16 shared_port = bpf_htons(settings->shared_port);
 
 	/*
-	 * MANGLED_0 leaves an absent checksum absent. A partial checksum (offload) is left alone:
-	 * ports are no part of the pseudo-header.
+	 * MANGLED_0 leaves an absent checksum absent. A partial checksum (offload) holds the
+	 * pseudo-header only, which has no ports: the helper leaves it alone, and so do we where
+	 * it cannot know, in a GSO packet for a device that cannot do checksums.
 	 */
-	if (bpf_l4_csum_replace(skb, udp + __builtin_offsetof(struct udphdr, check), lane,
-				shared_port, BPF_F_MARK_MANGLED_0 | sizeof(shared_port)) ||
+	if ((!skb->gso_size &&
+	     bpf_l4_csum_replace(skb, udp + __builtin_offsetof(struct udphdr, check), lane,
+				 shared_port, BPF_F_MARK_MANGLED_0 | sizeof(shared_port))) ||
 	    bpf_skb_store_bytes(skb, udp + __builtin_offsetof(struct udphdr, source), &shared_port,
 				sizeof(shared_port), 0))
 		return COUNTER(returned__failed) | VERDICT_DROP;

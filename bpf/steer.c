@@ -5,6 +5,7 @@
  * a stage. Compiled with bcc by agent/turnout/kernel/compile.py, which joins the headers into one
  * text, because bcc resolves map calls in the main file only.
  */
+#include <uapi/asm-generic/errno-base.h>
 #include <uapi/linux/bpf.h>
 #include <uapi/linux/if_ether.h>
 #include <uapi/linux/ip.h>
@@ -78,9 +79,8 @@ static __always_inline int send_back(struct __sk_buff *skb, struct packet *p)
 	verdict = point_at_headers(skb, p);
 	if (verdict)
 		return verdict;
-	verdict = parse(p);
-	if (verdict)
-		return verdict;
+	if (parse(p))
+		return NOT_OURS;
 
 	host = settings.lookup(&zero);
 	if (!host)

@@ -101,18 +101,23 @@ static __always_inline int hash_ufrag(struct xdp_md *ctx, const struct settings 
 	ufrag = scratch_ufrag.lookup(&zero);
 	if (!ufrag)
 		return DROP(bad_username);
+	if (!len)
+		return DROP(bad_username);
 	if (len > UFRAG_MAX + 1)
 		len = UFRAG_MAX + 1;
 	/*
-	 * Verifier: clang 14 folds the two bounds into one test of another register, and the load
-	 * is refused as "zero-sized" or unbounded. Hidden from clang in between, each test stands
-	 * by itself on the register that is passed. 511 > UFRAG_MAX + 1, so the mask keeps it.
+	 * Verifier: bpf_xdp_load_bytes wants a length that is not 0, and 6.1 learns no lower bound
+	 * from a test for it; 0..UFRAG_MAX, then plus 1, it understands. clang 14 would fold the
+	 * tests of the two bounds into one of another register: hidden from it in between, the test
+	 * stands on the register that is passed. 511 > UFRAG_MAX, so the mask keeps the value.
 	 */
+	len--;
 	asm volatile("%0 &= 511" : "+r"(len));
-	if (len > UFRAG_MAX + 1)
+	if (len > UFRAG_MAX)
 		return DROP(bad_username);
 	asm volatile("" : "+r"(len));
-	if (!len || bpf_xdp_load_bytes(ctx, username->offset, ufrag->word, len))
+	len++;
+	if (bpf_xdp_load_bytes(ctx, username->offset, ufrag->word, len))
 		return DROP(bad_username);
 
 	byte = (__u8 *)ufrag->word;

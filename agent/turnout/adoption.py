@@ -8,7 +8,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from turnout.ownership import NOBODY, STATE_NAMES, Owner, free_slot_record
+from turnout.ownership import NOBODY, STATE_NAMES, Owner, free_slot_record, owner_id_record
 
 if TYPE_CHECKING:
     from turnout.kernel.maps import Maps
@@ -42,6 +42,9 @@ def adopt(maps: "Maps", settings: "Settings") -> Adopted:
         maps.lanes.update(owner.lane, dict(NOBODY))
         maps.owners.update(owner.slot, free_slot_record(owner.generation))
         del owners[owner.slot]
+    for owner in owners.values():
+        # The agent before may have died between the two writes.
+        maps.lanes.update(owner.lane, owner_id_record(owner))
     orphans: dict[int, Orphan] = {}
     for ufrag_hash, record in list(maps.sessions.items()):
         holder = owners.get(record["owner"]["slot"])

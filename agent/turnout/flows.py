@@ -50,6 +50,7 @@ class FlowSweep:
         self._living = living
         self._walk: Iterator[tuple[Any, Record]] | None = None
         self._kept = 0
+        self._left = 0
         self.flows = 0
 
     def step(self, now_ns: int) -> SweepReport:
@@ -57,6 +58,8 @@ class FlowSweep:
         if self._walk is None:
             self._walk = iter(self._map.items())
             self._kept = 0
+            # The walk starts over when the key it stands on is evicted: no longer than a table.
+            self._left = self._map.max_entries
         removed: Counter[str] = Counter()
         looked_at = 0
         complete = True
@@ -65,8 +68,11 @@ class FlowSweep:
             reason = self._why_over(flow, now_ns)
             if reason is None:
                 self._kept += 1
-            elif self._map.delete(key):
+            elif self._remove(key, now_ns):
                 removed[reason] += 1
+            self._left -= 1
+            if self._left == 0:
+                break
             if looked_at == STEP_FLOWS:
                 complete = False
                 break
@@ -76,6 +82,14 @@ class FlowSweep:
         return SweepReport(
             looked_at, removed["ended"], removed["stale"], removed["idle"], complete=complete
         )
+
+    def _remove(self, key: "Record", now_ns: int) -> bool:
+        """Remove a flow that is over, unless the kernel gave the tuple to another meanwhile."""
+        taken = self._map.take(key)
+        if taken is not None and self._why_over(taken, now_ns) is None:
+            self._map.insert(key, taken)
+            return False
+        return taken is not None
 
     def _why_over(self, flow: "Record", now_ns: int) -> str | None:
         if flow["ufrag_hash"]:

@@ -89,6 +89,7 @@ def build_status(
         "http": str(settings.http),
         "metrics": str(settings.metrics),
         "owners": _owners(maps, steering.owners.values(), sessions),
+        "confirmed_owners": sorted(steering.confirmed),
         "unconfirmed_sessions": steering.unconfirmed,
         "flows": steering.flows_seen,
         "shared_port_datagrams": tally.shared_port_datagrams,

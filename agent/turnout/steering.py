@@ -2,8 +2,8 @@
 
 Signaling and the local API call it from the agent's event loop; every method is synchronous and
 the kernel steers by the new state when it returns. What the maps hold from an earlier agent is
-adopted: packets flow on, and what nobody confirms (a transceiver's hello, or the local API for
-the owners it registered) goes.
+adopted: packets flow on. A transceiver's hello says which of its sessions live, the others go;
+those of registered owners wait until the local API names or deletes them, or their owner goes.
 """
 
 import logging
@@ -54,6 +54,7 @@ class Steering:
         self._owners: dict[int, Owner] = adopted.owners
         self._generations: dict[int, int] = adopted.generations
         self._orphans: dict[int, Orphan] = adopted.orphans
+        self._confirmed: set[int] = set()
         self._sessions: dict[str, Session] = {}
         self._by_slot: dict[int, dict[str, Session]] = {}
         self._by_hash: dict[int, str] = {}
@@ -68,6 +69,11 @@ class Steering:
     def sessions(self) -> Mapping[str, Session]:
         """The sessions by id. What an earlier agent left unconfirmed is not among them."""
         return MappingProxyType(self._sessions)
+
+    @property
+    def confirmed(self) -> frozenset[int]:
+        """The slots whose owner spoke up since this agent started; the others are adopted."""
+        return frozenset(self._confirmed)
 
     @property
     def unconfirmed(self) -> int:
@@ -97,6 +103,7 @@ class Steering:
         """
         self._check_lane(lane, kind)
         slot = self._find_slot(lane, slot)
+        self._confirmed.add(slot)
         known = self._owners.get(slot)
         if known is not None and (known.lane, known.incarnation) == (lane, incarnation):
             state = "active" if known.state == "down" else known.state
@@ -138,6 +145,7 @@ class Steering:
         self._maps.lanes.update(owner.lane, dict(NOBODY))
         self._maps.owners.update(slot, free_slot_record(owner.generation))
         del self._owners[slot]
+        self._confirmed.discard(slot)
         ended = self._drop_sessions(slot)
         log.info("owner %d: removed, %d sessions ended", slot, ended)
 
@@ -181,12 +189,17 @@ class Steering:
         return session
 
     def remove_session(self, session_id: str) -> Session:
-        """End a session: no packet of it is steered any more. Raises UnknownSession.
+        """End a session: nobody joins it any more, its tuples are free. Raises UnknownSession.
 
-        Its flows mean nothing without the sessions entry; the sweep takes them away.
+        What still comes on its flows goes to its owner until the sweep takes them away, within
+        seconds; the owner has ended the session as well and discards it. One of an earlier agent
+        that nobody confirmed is ended too.
         """
         session = self._sessions.get(session_id)
         if session is None:
+            session = self._remove_orphan(session_id)
+            if session is not None:
+                return session
             raise UnknownSession(f"session {session_id}: there is none, or it has ended")
         self._maps.sessions.delete(self._hash(session.ufrag))
         self._forget_session(session)
@@ -239,6 +252,14 @@ class Steering:
         """Return the generation of the slot's owner, or None if the slot is free."""
         owner = self._owners.get(slot)
         return None if owner is None else owner.generation
+
+    def _remove_orphan(self, session_id: str) -> Session | None:
+        for ufrag_hash, orphan in self._orphans.items():
+            if f"{orphan.kernel_id:016x}" == session_id[:16]:
+                self._maps.sessions.delete(ufrag_hash)
+                del self._orphans[ufrag_hash]
+                return Session(session_id, "", "", orphan.slot, "api")
+        return None
 
     def _owner(self, slot: int) -> Owner:
         owner = self._owners.get(slot)

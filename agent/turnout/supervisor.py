@@ -76,9 +76,13 @@ def transceiver_arguments(settings: Settings, slot: int) -> list[str]:
 
 
 def missing_transceivers(settings: Settings, picture: Picture) -> list[int]:
-    """Return the slots whose transceiver the agent does not know as active yet."""
+    """Return the slots whose transceiver has not told the agent yet that it is there.
+
+    An owner that the agent adopted from the maps is active, but its transceiver may be gone.
+    """
     active = {owner["slot"] for owner in picture["owners"] if owner["state"] == "active"}
-    return [slot for slot in range(settings.transceivers) if slot not in active]
+    there = active.intersection(picture["confirmed_owners"])
+    return [slot for slot in range(settings.transceivers) if slot not in there]
 
 
 def describe(settings: Settings, picture: Picture) -> list[str]:

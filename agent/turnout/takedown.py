@@ -123,8 +123,8 @@ def down(settings: Settings) -> list[str]:
     if not settings.runtime.exists() and not Pins(settings.bpffs, settings.instance).root.exists():
         return []
     settings = _as_it_runs(settings)
-    removed = _end_supervisor(settings)
     check_namespace(settings)
+    removed = _end_supervisor(settings)
     with hold(settings.runtime, settings.instance):
         return removed + end_children(settings) + take_down(settings)
 

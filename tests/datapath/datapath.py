@@ -5,7 +5,6 @@ import socket
 import struct
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import packets
@@ -20,6 +19,8 @@ XDP_DROP, XDP_PASS = 1, 2
 TC_ACT_UNSPEC, TC_ACT_SHOT = -1, 2
 ACTIVE, DRAINING, DOWN = 1, 2, 0
 LOOPBACK = 1
+# struct __sk_buff, in linux/bpf.h.
+SK_BUFF_BYTES, SK_BUFF_GSO_SEGS, SK_BUFF_GSO_SIZE = 192, 164, 176
 
 SESSION, OTHER_SESSION = 0x1111, 0x2222
 SLOT, OTHER_SLOT = 1, 2
@@ -52,9 +53,9 @@ def flow_key(client: str = packets.CLIENT4, port: int = packets.CLIENT_PORT) -> 
 
 def outside_interface() -> int:
     """The index of any interface that is not loopback; packets are only said to come from it."""
-    for name in sorted(path.name for path in Path("/sys/class/net").iterdir()):
-        if name != "lo":
-            return int((Path("/sys/class/net") / name / "ifindex").read_text())
+    for index, _ in socket.if_nameindex():
+        if index != LOOPBACK:
+            return index
     msg = "these tests need one network interface beside lo (any kind): ip link add type veth"
     raise RuntimeError(msg)
 
@@ -135,9 +136,13 @@ class Datapath:
         context = struct.pack("<6I", 0, len(frame), 0, index, 0, 0)
         return self._run(self.ingress, frame, context)
 
-    def send(self, frame: bytes) -> Outcome:
-        """Run the TC program on a frame on its way out."""
-        return self._run(self.egress, frame, b"")
+    def send(self, frame: bytes, *, gso_size: int = 0) -> Outcome:
+        """Run the TC program on a frame on its way out; `gso_size`: it is cut up after us."""
+        context = bytearray(SK_BUFF_BYTES if gso_size else 0)
+        if gso_size:
+            struct.pack_into("<I", context, SK_BUFF_GSO_SEGS, -(-len(frame) // gso_size))
+            struct.pack_into("<I", context, SK_BUFF_GSO_SIZE, gso_size)
+        return self._run(self.egress, frame, bytes(context))
 
     def _run(self, program: int, frame: bytes, context: bytes) -> Outcome:
         before = self.maps.counters.sum_per_cpu(0)

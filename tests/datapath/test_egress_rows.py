@@ -6,10 +6,10 @@ import packets as p
 import pytest
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, PadN
-from scapy.layers.l2 import Dot1Q
+from scapy.layers.l2 import Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
-from datapath import OTHER_SLOT, SLOT, TC_ACT_UNSPEC, Datapath, owner_id
+from datapath import DOWN, OTHER_SLOT, SLOT, TC_ACT_UNSPEC, Datapath, owner_id
 
 OUT4, OUT6 = IP(src=p.VIP4, dst=p.CLIENT4), IPv6(src=p.VIP6, dst=p.CLIENT6)
 RESPONSE = p.stun(p.BINDING_SUCCESS)
@@ -36,7 +36,9 @@ RETURNED_ROWS = [
     Row("rtp-heals-v4", p.from_lane(p.RTP), HEALED),
     Row("rtp-heals-v6", p.from_lane(p.RTP, version=6), HEALED),
     Row("rtcp-heals", p.from_lane(p.RTCP), HEALED),
-    Row("dtls-heals", p.from_lane(p.DTLS_HANDSHAKE), HEALED),
+    Row("dtls-data-heals", p.from_lane(p.DTLS_APPLICATION), HEALED),
+    Row("handshake-does-not-heal", p.from_lane(p.DTLS_HANDSHAKE), RETURNED),
+    Row("last-alert-does-not-heal", p.from_lane(b"\x15\xfe\xfd" + bytes(12)), RETURNED),
     Row("probe-does-not-heal", p.from_lane(p.check()), RETURNED),
     Row("error-to-a-stranger-does-not-heal", p.from_lane(p.stun(p.BINDING_ERROR)), RETURNED),
     Row("no-udp-checksum-v4", p.from_lane(RESPONSE, chksum=0), RETURNED),
@@ -114,6 +116,24 @@ def test_healing_never_overrides_a_flow_of_another_owner(datapath: Datapath) -> 
 
     assert outcome.counted == RETURNED
     assert datapath.flow() == before
+
+
+def test_owner_that_is_down_heals_nothing(datapath: Datapath) -> None:
+    datapath.add_owner(SLOT, p.LANE, state=DOWN)
+    assert datapath.send(bytes(p.from_lane(p.RTP))).counted == RETURNED
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_gso_packet_keeps_its_checksum_of_the_pseudo_header(
+    datapath: Datapath, version: int
+) -> None:
+    """The stack completes it for each segment; ports are no part of what stands there."""
+    frame = p.from_lane(p.RTP + bytes(2500), version=version, chksum=0x1234)
+
+    outcome = datapath.send(bytes(frame), gso_size=1000)
+
+    assert Ether(outcome.frame)[UDP].chksum == 0x1234
+    assert Ether(outcome.frame)[UDP].sport == p.SHARED_PORT
 
 
 def test_owner_counters_count_packets_and_payload_bytes(datapath: Datapath) -> None:

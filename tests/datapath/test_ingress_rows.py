@@ -234,7 +234,6 @@ FRAGMENTS = [
 GUARDED = [
     guarded("lane-v4", p.ip4(CHECK, dport=p.LANE)),
     guarded("lane-v6", p.ip6(CHECK, dport=p.LANE)),
-    guarded("lane-nobody-owns", p.ip4(CHECK, dport=20999)),
     guarded(
         "lane-behind-ipv4-options",
         ether_over(IP(src=p.CLIENT4, dst=p.VIP4, options=[b"\x01"] * 4), p.udp(b"x", dport=p.LANE)),
@@ -257,6 +256,31 @@ GUARDED = [
         ether_over(V6, IPv6ExtHdrFragment(m=1, offset=0), p.udp(bytes(64), dport=p.LANE)),
         "lane_fragment",
     ),
+    *[
+        guarded(
+            f"lane-behind-{name}",
+            ether_over(*[Dot1Q(vlan=vlan) for vlan in vlans], V4, p.udp(b"x", dport=p.LANE)),
+            "hidden_port",
+        )
+        for name, vlans in (
+            ("three-priority-tags", (0, 0, 0)),
+            ("nine-priority-tags", (0,) * 9),
+            ("a-vlan-and-priority-tags", (5, 0, 0, 0)),
+            ("two-vlans-and-a-priority-tag", (5, 6, 0)),
+        )
+    ],
+    # The stack cuts the frame where IP ends, reads on in the next fragment and finds a lane.
+    guarded(
+        "first-fragment-whose-chain-goes-on-behind-the-packet",
+        ether_over(
+            IPv6(src=p.CLIENT6, dst=p.VIP6, plen=16, nh=44),
+            IPv6ExtHdrFragment(m=1, offset=0, nh=60),
+            IPv6ExtHdrDestOpt(nh=60, options=[PadN(optdata=bytes(4))]),
+            IPv6ExtHdrDestOpt(nh=17, options=[PadN(optdata=bytes(4))]),
+            p.udp(b"x", dport=53),
+        ),
+        "hidden_port",
+    ),
     guarded(
         "chain-longer-than-we-walk",
         ether_over(V6, *[PAD8] * 9, p.udp(b"x", dport=p.LANE)),
@@ -272,6 +296,7 @@ GUARDED = [
 UNTOUCHED = [
     untouched("arp", ether_over(ARP())),
     untouched("other-udp-port", p.ip4(CHECK, dport=53)),
+    untouched("lane-nobody-owns", p.ip4(CHECK, dport=20999)),
     untouched("port-below-lanes", p.ip4(CHECK, dport=19999)),
     untouched("port-above-lanes", p.ip4(CHECK, dport=21000)),
     untouched("shared-port-of-other-host", ether_over(IP(dst="192.0.2.11"), UDP_CHECK)),

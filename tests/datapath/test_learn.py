@@ -163,6 +163,14 @@ def test_packets_of_an_owner_that_is_down_are_dropped(two_sessions: Datapath) ->
         assert outcome.counted == {"received": 1, "drop__owner_down": 1}
 
 
+def test_flow_of_an_owner_that_is_down_waits_for_it(two_sessions: Datapath) -> None:
+    """It may have stalled only; who forges its client's address must not inherit the call."""
+    two_sessions.receive(bytes(CHECK))
+    two_sessions.add_owner(SLOT, p.LANE, state=DOWN)
+
+    assert two_sessions.receive(bytes(OTHER_CHECK)).counted == REQUEST | {"flow__contested": 1}
+
+
 def test_draining_owner_keeps_its_sessions(two_sessions: Datapath) -> None:
     two_sessions.add_owner(SLOT, p.LANE, state=DRAINING)
     assert two_sessions.receive(bytes(CHECK)).frame == p.to_lane(CHECK, p.LANE)

@@ -34,6 +34,8 @@ DATAPATH_SECONDS = 300
 # In front of what the caller says: later flags win.
 DEFAULTS = ("--local", "--transceivers", "2", "--xdp-mode", "generic")
 
+USAGE = "scripts/run [--check] [FLAG OF turnout run]..."
+
 
 class Stopped(Exception):
     """SIGTERM or SIGINT came: the edge shall end."""
@@ -43,8 +45,9 @@ def main() -> int:
     """Do all of it; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="scripts/run",
+        usage=USAGE,
         description="Run an edge on this machine and place one call through it.",
-        epilog="All other flags are those of `turnout run`.",
+        epilog="All other flags are those of `turnout run`; --dry-run only says what would change.",
         allow_abbrev=False,
     )
     parser.add_argument("--check", action="store_true", help="end after the call: exit 0 or 1")
@@ -108,7 +111,7 @@ def serve(
 
 def parse_flags(flags: list[str]) -> Settings:
     """Return the settings of `turnout run` with DEFAULTS and `flags`. Raises SettingsError."""
-    parser = argparse.ArgumentParser(prog="scripts/run")
+    parser = argparse.ArgumentParser(prog="scripts/run", usage=USAGE)
     cli_run.add_parser(parser.add_subparsers(dest="command"))
     return settings_from(parser.parse_args(["run", *DEFAULTS, *flags]))
 

@@ -13,7 +13,7 @@ from system.lab import Lab, wait_until
 from system.namespaces import CLIENT_ADDRESSES, INTERFACE, command, run_in_namespace
 from turnout.errors import AttachError, KernelError, LayoutError, StackedDevices, VerifierError
 from turnout.kernel import bpf, loader
-from turnout.kernel.attach import Attachment, attach, attached, detach_all
+from turnout.kernel.attach import Attachment, attach, attached, detach, detach_all
 from turnout.kernel.compile import join_source
 from turnout.kernel.connectivity import Gateways
 from turnout.kernel.maps import Maps
@@ -128,6 +128,17 @@ def test_attach_stacked_devices_is_refused(bench: Bench, first: str) -> None:
         bench.attach(second, "generic")
 
 
+def test_attach_bridge_over_a_bridge_port_far_below_is_refused(bench: Bench) -> None:
+    """A stack of three: the ends know nothing of each other."""
+    bench.ip("link", "add", "br0", "type", "bridge")
+    bench.ip("link", "set", INTERFACE, "master", "br0")
+    bench.ip("link", "add", "mac0", "link", "br0", "type", "macvlan")
+    bench.attach(INTERFACE, "generic")
+
+    with pytest.raises(StackedDevices, match=f"mac0 and {INTERFACE}"):
+        bench.attach("mac0", "generic")
+
+
 def test_attach_interface_deleted_and_made_again_is_attached_again(bench: Bench) -> None:
     bench.ip("link", "add", "tmp0", "type", "veth", "peer", "name", "tmp1")
     bench.attach("tmp0")
@@ -137,6 +148,51 @@ def test_attach_interface_deleted_and_made_again_is_attached_again(bench: Bench)
     bench.ip("link", "add", "tmp0", "type", "veth", "peer", "name", "tmp1")
 
     assert bench.attach("tmp0").mode == "native"
+
+
+def test_detach_interface_that_was_renamed_leaves_nothing(bench: Bench) -> None:
+    bench.attach()
+    bench.ip("link", "set", INTERFACE, "name", "renamed")
+    assert bench.attach("renamed").mode == "native"
+
+    removed = bench.inside(lambda: detach(bench.pins, bench.runtime, "renamed"))
+
+    assert [line.split(" ")[0] for line in removed] == ["detached", "removed", "removed"]
+    assert bench.attached() == []
+    assert "clsact" not in bench.tc("qdisc", "show")
+
+
+def test_detach_all_leaves_a_clsact_that_took_the_place_of_ours(bench: Bench) -> None:
+    bench.ip("link", "add", "tmp0", "type", "veth", "peer", "name", "tmp1")
+    bench.attach("tmp0")
+    bench.ip("link", "del", "tmp0")
+    bench.ip("link", "add", "tmp0", "type", "veth", "peer", "name", "tmp1")
+    bench.tc("qdisc", "add", "dev", "tmp0", "clsact")
+
+    bench.detach_all()
+
+    assert "clsact" in bench.tc("qdisc", "show", "dev", "tmp0")
+
+
+@pytest.mark.parametrize("pinned", [1, 2])
+def test_load_after_a_loader_killed_between_its_last_steps_heals(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, pinned: int
+) -> None:
+    """Killed when `pinned` of the new programs were pinned and no old one was unpinned."""
+    source = join_source()
+    monkeypatch.setattr(loader, "join_source", lambda: source + "\n/* another version */\n")
+    old = {path.name: path for path in (bench.pins.directory / "programs").iterdir()}
+    with bpf.open_pin(old[max(old)]) as ingress, bpf.open_pin(old[min(old)]) as egress:
+        loader.load(bench.pins)
+        bpf.pin(ingress, old[max(old)])
+        bpf.pin(egress, old[min(old)])
+    if pinned == 1:
+        new = sorted(set((bench.pins.directory / "programs").iterdir()) - set(old.values()))
+        new[0].unlink()
+
+    loader.load(bench.pins)
+
+    assert bench.attach().mode == "native"
 
 
 def test_load_same_source_adopts_without_compiling(
@@ -228,5 +284,6 @@ def test_gateway_that_stops_answering_undoes_the_attach(bench: Bench) -> None:
 
 
 def _program_of_the_interface(bench: Bench) -> int:
-    with bpf.open_pin(bench.pins.link(INTERFACE)) as link:
+    (place,) = [a for a in bench.attached() if a.interface == INTERFACE]
+    with bpf.open_pin(bench.pins.link(place.ifindex)) as link:
         return bpf.link_program(link)

@@ -13,13 +13,13 @@ class RecordMap(MemoryMap):
     def __init__(self, fields: tuple[str, ...] = (), most: int = 1 << 20) -> None:
         super().__init__()
         self.fields = list(fields)
-        self.most = most
+        self.max_entries = most
 
     def lookup(self, key: Any) -> dict[str, Any] | None:
         return super().lookup(_frozen(key))
 
     def update(self, key: Any, value: dict[str, Any]) -> None:
-        if _frozen(key) not in self.records and len(self.records) >= self.most:
+        if _frozen(key) not in self.records and len(self.records) >= self.max_entries:
             raise OSError(7, "Argument list too long")
         super().update(_frozen(key), value)
 

@@ -19,6 +19,7 @@ class MemoryMap:
 
     def __init__(self) -> None:
         self.records: dict[Any, dict[str, Any]] = {}
+        self.max_entries = 1 << 20
 
     def lookup(self, key: Any) -> dict[str, Any] | None:
         record = self.records.get(key)
@@ -29,6 +30,17 @@ class MemoryMap:
 
     def delete(self, key: Any) -> bool:
         return self.records.pop(key, None) is not None
+
+    def take(self, key: Any) -> dict[str, Any] | None:
+        record = self.lookup(key)
+        self.delete(key)
+        return record
+
+    def insert(self, key: Any, value: dict[str, Any]) -> bool:
+        if self.lookup(key) is not None:
+            return False
+        self.update(key, value)
+        return True
 
     def items(self) -> Iterator[tuple[Any, dict[str, Any]]]:
         yield from list(self.records.items())

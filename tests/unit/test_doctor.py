@@ -13,12 +13,12 @@ from turnout.cli import run as run_command
 from turnout.doctor import examine
 from turnout.doctor.finding import FAIL, OK, WARN, Finding
 from turnout.kernel.facts import Compiler, Facts, Kernel, PortUse, parse_version
-from turnout.kernel.firewall import Firewall
+from turnout.kernel.facts.firewall import Firewall
+from turnout.kernel.facts.links import Link, Route, XdpProgram
+from turnout.kernel.facts.ruleset import Ruleset
+from turnout.kernel.facts.sockets import HeldPort
 from turnout.kernel.headers import Headers
 from turnout.kernel.host import Interface
-from turnout.kernel.links import Link, Route, XdpProgram
-from turnout.kernel.ruleset import Ruleset
-from turnout.kernel.sockets import HeldPort
 from turnout.settings import Settings
 
 VIP = ip_address("192.0.2.2")

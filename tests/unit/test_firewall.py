@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from turnout.kernel.firewall import opaque_families
-from turnout.kernel.iptables import parse_iptables_save
-from turnout.kernel.rule_match import Packet
-from turnout.kernel.ruleset import Blocked, Ruleset
-from turnout.kernel.sockets import parse_sockets
+from turnout.kernel.facts.firewall import opaque_families
+from turnout.kernel.facts.iptables import parse_iptables_save
+from turnout.kernel.facts.rule_match import Packet
+from turnout.kernel.facts.ruleset import Blocked, Ruleset
+from turnout.kernel.facts.sockets import parse_sockets
 
 ACCEPT: dict[str, Any] = {"accept": None}
 DROP: dict[str, Any] = {"drop": None}

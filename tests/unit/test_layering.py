@@ -19,7 +19,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"supervisor"}),
     frozenset({"edge", "takedown", "children"}),
     frozenset({"api", "signaling", "status", "doors", "defaults"}),
-    frozenset({"steering", "metrics", "doctor", "doctor_network", "finding"}),
+    frozenset({"steering", "metrics", "doctor"}),
     frozenset({"adoption", "flows", "kernel_settings", "ownership"}),
     frozenset({"kernel"}),
     frozenset({"settings", "rundir", "portranges", "tasks"}),

@@ -1,5 +1,8 @@
 """Steering: what stands in the maps after owners and sessions come, go, die and are found again."""
 
+import itertools
+from typing import Any
+
 import pytest
 
 from turnout import flows
@@ -419,6 +422,29 @@ def test_restart_owner_without_place_in_the_settings_goes(
     assert maps.sessions.records == {}
 
 
+def test_restart_owner_without_its_lane_gets_it(maps: CountedMaps) -> None:
+    """The agent before died between the two writes."""
+    before = Steering(maps.as_maps(), SETTINGS)
+    owner = before.register_owner(20005)
+    maps.lanes.records.clear()
+
+    Steering(maps.as_maps(), SETTINGS)
+
+    assert maps.lanes.records[20005] == {"slot": owner.slot, "generation": owner.generation}
+
+
+def test_restart_unconfirmed_session_can_be_removed_by_its_id(maps: CountedMaps) -> None:
+    before = Steering(maps.as_maps(), SETTINGS)
+    session = before.add_session("ufrag", PWD, before.register_owner(20005).slot)
+
+    after = Steering(maps.as_maps(), SETTINGS)
+    after.remove_session(session.id)
+
+    assert maps.sessions.records == {}
+    with pytest.raises(UnknownSession):
+        after.remove_session(session.id)
+
+
 def test_restart_session_of_a_past_generation_goes(maps: CountedMaps) -> None:
     before = Steering(maps.as_maps(), SETTINGS)
     transceiver(before, 0)
@@ -464,6 +490,40 @@ def test_sweep_removes_ended_stale_and_idle_flows(maps: CountedMaps, steering: S
 
     assert flow_ports(maps) == [1]
     assert (report.ended, report.stale, report.idle) == (2, 2, 1)
+
+
+def test_sweep_flow_given_to_another_session_meanwhile_stays(
+    maps: CountedMaps, steering: Steering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transceiver(steering, 0)
+    session = steering.add_session("ufrag", PWD, 0)
+    add_flow(maps, 1, "nobody", 5)
+    take = maps.flows.take
+
+    def move_then_take(key: Any) -> Any:
+        add_flow(maps, 1, "ufrag", int(session.id[:16], 16))
+        return take(key)
+
+    monkeypatch.setattr(maps.flows, "take", move_then_take)
+
+    assert steering.sweep(NOW_NS).ended == 0
+    assert flow_ports(maps) == [1]
+
+
+def test_sweep_walk_that_starts_over_ends_after_a_table(
+    maps: CountedMaps, steering: Steering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel's walk starts over when the key it stands on is evicted."""
+    transceiver(steering, 0)
+    session = steering.add_session("ufrag", PWD, 0)
+    add_flow(maps, 1, "ufrag", int(session.id[:16], 16))
+    maps.flows.max_entries = 5
+    again = itertools.cycle(list(maps.flows.items()))
+    monkeypatch.setattr(maps.flows, "items", lambda: again)
+
+    report = steering.sweep(NOW_NS)
+
+    assert (report.looked_at, report.complete) == (5, True)
 
 
 def test_sweep_flow_healed_on_egress_lives_by_its_owner(

@@ -72,9 +72,21 @@ def test_transceiver_arguments_are_its_command_line() -> None:
 def test_missing_transceivers_are_those_not_active(
     owners: list[tuple[int, str]], missing: list[int]
 ) -> None:
-    picture = {"owners": [{"slot": slot, "state": state} for slot, state in owners]}
+    picture = {
+        "owners": [{"slot": slot, "state": state} for slot, state in owners],
+        "confirmed_owners": [slot for slot, _ in owners],
+    }
 
     assert missing_transceivers(SETTINGS, picture) == missing
+
+
+def test_missing_transceivers_adopted_owner_that_has_not_spoken_is_missing() -> None:
+    picture = {
+        "owners": [{"slot": slot, "state": "active"} for slot in (0, 1)],
+        "confirmed_owners": [1],
+    }
+
+    assert missing_transceivers(SETTINGS, picture) == [0]
 
 
 def test_describe_says_the_mode_that_was_got_and_why() -> None:

@@ -21,8 +21,8 @@ from vm.packages import VmError, find_kernel
 PROJECT = Path(__file__).resolve().parents[2]
 
 # Emulation is about ten times slower than the hardware; the bounds are there to end a hang.
-LOAD_SECONDS = 180
-TESTS_SECONDS = 600
+LOAD_SECONDS = 120
+TESTS_SECONDS = 420
 
 LOAD_STEP: dict[str, Any] = {
     "name": "load",

@@ -26,9 +26,9 @@ examples:
       clients on this very host too: try `turnout call http://127.0.0.1:8080/whip`
   turnout run --interface eth1 --vip 192.0.2.2 --vip 2001:db8::2 --xdp-mode native
       told where clients come in, on the driver's own hook
-  turnout run --instance two --shared-port 3479 --lanes 21000-21999 \\
+  turnout run --instance two --interface eth1 --shared-port 3479 --lanes 21000-21999 \\
               --http 0.0.0.0:8081 --metrics 127.0.0.1:9479
-      a second edge beside the first, with nothing in common
+      a second edge beside the first; an interface takes only one
 
 Firewalls of the host see the lanes, not the shared port: `turnout doctor` tells if one is in the
 way."""

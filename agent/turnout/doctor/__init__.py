@@ -1,6 +1,6 @@
 """Judges the facts of a host: will an edge run here, and if not, what mends it.
 
-Pure: the facts come from kernel/facts.py, cli/doctor.py prints the findings. The checks of the
+Pure: the facts come from kernel/facts/, cli/doctor.py prints the findings. The checks of the
 network (interfaces, routes, firewall, ports) are in network.py and firewall.py.
 """
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from turnout.doctor.finding import Finding, fail, ok, warn
-from turnout.kernel.firewall import Firewall
-from turnout.kernel.rule_match import Packet
-from turnout.kernel.ruleset import Blocked, Chain
+from turnout.kernel.facts.firewall import Firewall
+from turnout.kernel.facts.rule_match import Packet
+from turnout.kernel.facts.ruleset import Blocked, Chain
 from turnout.settings import Settings
 
 

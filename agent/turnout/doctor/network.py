@@ -6,9 +6,9 @@ from ipaddress import ip_address
 from turnout.doctor.finding import Finding, fail, ok, warn
 from turnout.doctor.firewall import check_firewall
 from turnout.kernel.facts import Facts, PortUse
+from turnout.kernel.facts.links import Link, Route
+from turnout.kernel.facts.sockets import HeldPort
 from turnout.kernel.host import is_reserved
-from turnout.kernel.links import Link, Route
-from turnout.kernel.sockets import HeldPort
 from turnout.settings import Endpoint, Settings
 
 # Drivers with the XDP hook in Linux 5.18, where the kernel does not report it (before 6.3). A

@@ -17,7 +17,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from turnout.errors import AttachError, ForeignProgram, StackedDevices
 from turnout.kernel import bpf
 from turnout.kernel.connectivity import Gateways
-from turnout.kernel.host import Interface, interface, interfaces
+from turnout.kernel.host import Interface, interface, interfaces, interfaces_below
 from turnout.kernel.pins import Pins
 
 logger = logging.getLogger(__name__)
@@ -67,22 +67,23 @@ def attach(pins: Pins, runtime: Path, name: str, mode: str) -> Attachment:
 def detach(pins: Pins, runtime: Path, name: str) -> list[str]:
     """Detach ours from one interface; what was removed, a line each."""
     removed = []
-    pin = pins.link(name)
-    if pin.exists():
-        removed.append(_remove_link(pin))
     with IPRoute() as ipr:
-        removed += [
-            line
-            for link in interfaces(ipr)
-            if link.name == name
-            for line in _remove_filter(ipr, pins, runtime, link)
-        ]
+        for link in interfaces(ipr):
+            if link.name != name:
+                continue
+            pin = pins.link(link.index)
+            if pin.exists():
+                _remove_link(pin)
+                removed.append(f"detached XDP ({name})")
+            removed += _remove_filter(ipr, pins, runtime, link)
     return removed
 
 
 def detach_all(pins: Pins, runtime: Path) -> list[str]:
     """Detach and unpin everything of this instance in this network namespace, and nothing else."""
-    removed = [_remove_link(pin) for pin in pins.links()]
+    removed = [f"detached XDP ({place.interface})" for place in attached(pins)]
+    for pin in pins.links():
+        _remove_link(pin)
     with IPRoute() as ipr:
         for link in interfaces(ipr):
             removed += _remove_filter(ipr, pins, runtime, link)
@@ -115,14 +116,16 @@ def _check_fit(pins: Pins, link: Interface) -> None:
         owner = _describe_program(link.xdp_program)
         msg = (
             f"{link.name} has an XDP program that is not ours: {owner}, {link.xdp_mode} mode. "
-            f"Remove it (`ip link set dev {link.name} xdp off`) or choose another --interface"
+            f"See `bpftool net show dev {link.name}` for whose it is and have it removed there, "
+            "or choose another --interface"
         )
         raise ForeignProgram(msg)
-    others = {a.ifindex for a in attached(pins)} - {link.index}
-    for other in interfaces():
-        if other.index not in others:
+    every = interfaces()
+    taken = {a.ifindex for a in attached(pins)} - {link.index}
+    for other in every:
+        if other.index not in taken:
             continue
-        if link.index in (other.master, other.lower) or other.index in (link.master, link.lower):
+        if other in interfaces_below(link, every) or link in interfaces_below(other, every):
             msg = (
                 f"{link.name} and {other.name} are stacked: a packet would pass both programs "
                 "and the lane guard would drop it. Name only one of them with --interface"
@@ -131,7 +134,7 @@ def _check_fit(pins: Pins, link: Interface) -> None:
 
 
 def _is_ours(pins: Pins, link: Interface) -> bool:
-    pin = pins.link(link.name)
+    pin = pins.link(link.index)
     if not pin.exists():
         return False
     with bpf.open_pin(pin) as fd:
@@ -148,7 +151,7 @@ def _describe_program(program_id: int) -> str:
 
 def _attach_xdp(pins: Pins, link: Interface, mode: str) -> str:
     """Attach or swap; return a note when the mode is not what was asked for."""
-    pin = pins.link(link.name)
+    pin = pins.link(link.index)
     with bpf.open_pin(pins.loaded_program("ingress")) as program:
         if _is_ours(pins, link):
             with bpf.open_pin(pin) as fd:
@@ -156,7 +159,7 @@ def _attach_xdp(pins: Pins, link: Interface, mode: str) -> str:
             # A link keeps its mode for life.
             kept = link.xdp_mode != mode
             return f"attached in {link.xdp_mode} mode already; `turnout down` first" if kept else ""
-        pin.unlink(missing_ok=True)  # of an interface of that name that is gone
+        pin.unlink(missing_ok=True)  # of an interface that is gone and had this index
         fd, note = _create_link(program, link, mode)
         with fd:
             bpf.pin(fd, pin)
@@ -185,7 +188,7 @@ def _taken(link: Interface, error: OSError) -> AttachError:
     return AttachError(f"cannot attach XDP to {link.name}: {error}")
 
 
-def _remove_link(pin: Path) -> str:
+def _remove_link(pin: Path) -> None:
     with bpf.open_pin(pin) as fd:
         try:
             bpf.detach_link(fd)
@@ -194,7 +197,6 @@ def _remove_link(pin: Path) -> str:
             if error.errno not in (errno.ENOLINK, errno.EOPNOTSUPP):
                 raise
     pin.unlink()
-    return f"detached XDP ({pin.name.removeprefix('xdp-')})"
 
 
 def _filter_name(pins: Pins) -> str:
@@ -203,11 +205,12 @@ def _filter_name(pins: Pins) -> str:
 
 def _attach_filter(pins: Pins, runtime: Path, link: Interface) -> None:
     with IPRoute() as ipr:
-        try:
-            ipr.tc("add", "clsact", link.index)
-            _record(runtime, link.name)
-        except NetlinkError as error:
-            if error.code != errno.EEXIST:
+        if not _has_clsact(ipr, link.index):
+            # Before it is added: whoever is killed in between leaves a record, not a qdisc.
+            _record(runtime, [*_recorded(runtime), link.index])
+            try:
+                ipr.tc("add", "clsact", link.index)
+            except NetlinkError as error:
                 msg = f"cannot add clsact to {link.name}: {error}"
                 raise AttachError(msg) from error
         for name in _filter_names(ipr, link.index, _EGRESS_PARENT):
@@ -266,31 +269,29 @@ def _remove_filter(ipr: IPRoute, pins: Pins, runtime: Path, link: Interface) -> 
         for parent in (_INGRESS_PARENT, _EGRESS_PARENT)
         for name in _filter_names(ipr, link.index, parent, ours=False)
     ]
-    if link.name in _recorded(runtime) and not left:
+    recorded = _recorded(runtime)
+    if link.index in recorded and not left:
         ipr.tc("del", "clsact", link.index)
-        _forget(runtime, link.name)
+        _record(runtime, [index for index in recorded if index != link.index])
         removed.append(f"removed clsact of {link.name}")
     return removed
 
 
-def _recorded(runtime: Path) -> list[str]:
-    """Interfaces whose clsact we added: one that was there before stays there."""
+def _recorded(runtime: Path) -> list[int]:
+    """Indexes of the interfaces whose clsact we added: one that was there before stays there."""
     path = runtime / _RECORD
     if not path.exists():
         return []
     record = json.loads(path.read_text())
-    # Interface names of another network namespace mean nothing in this one.
+    # Those of another network namespace mean nothing in this one.
     return list(record["clsact"]) if record["netns"] == _netns() else []
 
 
-def _record(runtime: Path, name: str) -> None:
-    names = [*_recorded(runtime), name]
-    (runtime / _RECORD).write_text(json.dumps({"netns": _netns(), "clsact": names}))
-
-
-def _forget(runtime: Path, name: str) -> None:
-    names = [other for other in _recorded(runtime) if other != name]
-    (runtime / _RECORD).write_text(json.dumps({"netns": _netns(), "clsact": names}))
+def _record(runtime: Path, indexes: list[int]) -> None:
+    path = runtime / _RECORD
+    growing = path.with_suffix(".part")
+    growing.write_text(json.dumps({"netns": _netns(), "clsact": indexes}))
+    growing.replace(path)
 
 
 def _netns() -> int:

@@ -312,6 +312,16 @@ def delete(fd: int, key: bytes) -> bool:
     return True
 
 
+def take(fd: int, key: bytes, value_bytes: int) -> bytes | None:
+    """Read and delete one entry in one step; None when the key is absent."""
+    value = ctypes.create_string_buffer(value_bytes)
+    result = _library().bpf_map_lookup_and_delete_elem(fd, key, value)
+    if result == -errno.ENOENT:
+        return None
+    _check(result, "map take")
+    return value.raw
+
+
 def next_key(fd: int, key: bytes | None, key_bytes: int) -> bytes | None:
     """Return the key after `key` (the first one for None); None at the end."""
     following = ctypes.create_string_buffer(key_bytes)

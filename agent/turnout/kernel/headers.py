@@ -16,6 +16,7 @@ from pathlib import Path
 from turnout.errors import HeadersError
 
 CACHE = Path("/var/cache/turnout/headers")
+_DEBIAN_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "686", "riscv64": "riscv64"}
 _PROBE = Path("include/linux/kconfig.h")  # bcc force-includes it
 
 
@@ -59,7 +60,8 @@ def find_headers(
         return Headers(None, str(own / "build"), exact=True)
     if kheaders.is_file():
         return Headers(None, str(kheaders), exact=True)
-    for tree in sorted(sources.glob("linux-headers-*"), key=_version, reverse=True):
+    trees = [tree for tree in sources.glob("linux-headers-*") if _fits_machine(tree)]
+    for tree in sorted(trees, key=_version, reverse=True):
         common = _common_half(tree)
         if common is not None:
             return Headers(CACHE / tree.name, f"{tree} with {common.name}", exact=False)
@@ -76,12 +78,28 @@ def _version(tree: Path) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", tree.name)]
 
 
+def _fits_machine(tree: Path) -> bool:
+    """Debian's packages end in their architecture; what names none is taken as it is."""
+    last = tree.name.rpartition("-")[2]
+    return last not in _DEBIAN_ARCHITECTURES.values() or last == _DEBIAN_ARCHITECTURES.get(
+        platform.machine()
+    )
+
+
 def _common_half(tree: Path) -> Path | None:
-    """Return the -common package that goes with a flavour's package, if that is what `tree` is."""
-    if tree.name.endswith("-common") or (tree / _PROBE).is_file():
+    """Return the -common package that goes with a flavour's package, if that is what `tree` is.
+
+    linux-headers-6.1.0-56-amd64, -cloud-amd64 and -rt-amd64 all stand on 6.1.0-56-common
+    (-common-rt for the last).
+    """
+    if "-common" in tree.name or (tree / _PROBE).is_file():
         return None
-    common = tree.with_name(re.sub(r"-[a-z0-9]+$", "-common", tree.name))
-    return common if (common / _PROBE).is_file() else None
+    release = re.match(r"linux-headers-\d[^-]*(-\d+)?", tree.name)
+    if release is None:
+        return None
+    halves = ["-common-rt", "-common"] if "-rt-" in tree.name else ["-common"]
+    candidates = [tree.with_name(release[0] + half) for half in halves]
+    return next((common for common in candidates if (common / _PROBE).is_file()), None)
 
 
 def _merge(tree: Path) -> None:

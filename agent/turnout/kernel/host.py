@@ -5,6 +5,7 @@ Called by the edge (defaults, checks before it attaches) and by `turnout doctor`
 
 import ipaddress
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,14 @@ def interfaces(ipr: IPRoute | None = None) -> list[Interface]:
         with IPRoute() as own:
             return interfaces(own)
     return [_interface(message) for message in ipr.get_links()]
+
+
+def interfaces_below(link: Interface, every: list[Interface]) -> Iterator[Interface]:
+    """Walk down all the way: the parent of a VLAN or macvlan, the ports of a bridge or bond."""
+    for other in every:
+        if other.master == link.index or link.lower == other.index:
+            yield other
+            yield from interfaces_below(other, every)
 
 
 def interface(name: str) -> Interface:

@@ -51,6 +51,10 @@ def load(pins: Pins, *, flows_max: int = FLOWS_MAX, sessions_max: int = SESSIONS
     if compiled:
         with compile_programs(flows_max, sessions_max, source) as fresh:
             _pin(pins, fresh)
+    # Also after a loader that was killed right before this.
+    for path in (pins.directory / "programs").iterdir():
+        if path not in programs:
+            path.unlink()
     sizes = {}
     for name, path in zip(PROGRAMS, programs, strict=True):
         with bpf.open_pin(path) as program:
@@ -83,9 +87,6 @@ def _pin(pins: Pins, fresh: Compiled) -> None:
             new = pins.program(name, fresh.source_hash)
             if not new.exists():
                 bpf.pin(program, new)
-            for path in (pins.directory / "programs").glob(f"{name}-*"):
-                if path != new:
-                    path.unlink()
     finally:
         for fd in (*adopted, *loaded.values()):
             fd.close()

@@ -56,6 +56,11 @@ class KernelMap:
         """Names of the value's fields, in C's order; empty for a scalar."""
         return list(self._value.fields) if isinstance(self._value, Struct) else []
 
+    @property
+    def max_entries(self) -> int:
+        """How many entries the map was made for."""
+        return self.info.max_entries
+
     def lookup(self, key: Key) -> Record | None:
         """Read one value; None when the key is absent."""
         data = bpf.lookup(self._fd, self._key.pack(key), self._value_bytes)
@@ -68,6 +73,19 @@ class KernelMap:
     def delete(self, key: Key) -> bool:
         """Delete one entry; False when it was absent."""
         return bpf.delete(self._fd, self._key.pack(key))
+
+    def take(self, key: Key) -> Record | None:
+        """Read and delete one entry in one step; None when it was absent."""
+        data = bpf.take(self._fd, self._key.pack(key), self._value_bytes)
+        return None if data is None else self._read(data)
+
+    def insert(self, key: Key, value: Record) -> bool:
+        """Write one value where there is none; False where there is one."""
+        try:
+            bpf.update(self._fd, self._key.pack(key), self._value.pack(value), bpf.NOEXIST)
+        except FileExistsError:
+            return False
+        return True
 
     def keys(self) -> Iterator[Any]:
         """Walk the keys; entries that come or go meanwhile may be missed or seen twice."""

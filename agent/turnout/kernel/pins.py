@@ -74,9 +74,9 @@ class Pins:
             raise KernelError(msg)
         return found[0]
 
-    def link(self, interface: str) -> Path:
-        """Path of the XDP link's pin of an interface. bpffs takes no dot in a name."""
-        return self.directory / "links" / ("xdp-" + interface.replace(".", ":"))
+    def link(self, ifindex: int) -> Path:
+        """Path of the XDP link's pin of an interface, by index: names change hands."""
+        return self.directory / "links" / f"xdp-{ifindex}"
 
     def links(self) -> list[Path]:
         """Every XDP link that is pinned, of every ABI version."""

@@ -231,7 +231,9 @@ async def _read_patiently(content: aiohttp.StreamReader) -> bytes:
     # its first turn, instead of one deadline that passed while nobody was looking.
     for _ in range(SILENT_SECONDS):
         try:
-            return await asyncio.wait_for(content.readany(), 1.0)
+            # Not wait_for: until 3.12 it swallows a cancellation that comes with the result.
+            async with asyncio.timeout(1.0):
+                return await content.readany()
         except TimeoutError:
             continue
     raise TimeoutError(f"silent for {SILENT_SECONDS} s")

@@ -1,4 +1,4 @@
-"""Who holds which port, read from procfs. Called by kernel/facts.py for `turnout doctor`."""
+"""Who holds which port, read from procfs. Called by kernel/facts/ for `turnout doctor`."""
 
 import re
 from collections.abc import Iterable

@@ -16,9 +16,8 @@ from pathlib import Path
 from turnout.errors import HeadersError
 from turnout.kernel import bpf
 from turnout.kernel.attach import attached
-from turnout.kernel.firewall import Firewall, read_firewall
-from turnout.kernel.headers import Headers, find_headers
-from turnout.kernel.links import (
+from turnout.kernel.facts.firewall import Firewall, read_firewall
+from turnout.kernel.facts.links import (
     Link,
     Route,
     local_addresses,
@@ -26,8 +25,9 @@ from turnout.kernel.links import (
     reply_routes,
     rp_filter,
 )
+from turnout.kernel.facts.sockets import HeldPort, held_ports
+from turnout.kernel.headers import Headers, find_headers
 from turnout.kernel.pins import Pins, is_bpffs
-from turnout.kernel.sockets import HeldPort, held_ports
 from turnout.settings import Settings
 
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_BPF": 39}  # linux/capability.h

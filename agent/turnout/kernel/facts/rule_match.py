@@ -1,6 +1,6 @@
 """What one expression of a firewall rule says about a packet of a lane.
 
-Used by kernel/ruleset.py only. Names and shapes are those of libnftables-json(5); whatever is not
+Used by ruleset.py only. Names and shapes are those of libnftables-json(5); whatever is not
 understood here is UNKNOWN, never guessed.
 """
 

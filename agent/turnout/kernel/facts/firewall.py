@@ -2,7 +2,7 @@
 
 nft lists everything that lives in nf_tables; tables that iptables-nft wrote are taken from its own
 save tool where there is one, because nft shows their matches only as opaque; legacy iptables
-tables are looked at only if the kernel has them. Called by kernel/facts.py for `turnout doctor`.
+tables are looked at only if the kernel has them. Called by kernel/facts/ for `turnout doctor`.
 """
 
 import json
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from turnout.kernel.iptables import parse_iptables_save
-from turnout.kernel.ruleset import Ruleset
+from turnout.kernel.facts.iptables import parse_iptables_save
+from turnout.kernel.facts.ruleset import Ruleset
 
 _TIMEOUT_S = 20
 _LEGACY_TABLES = {"ip": "/proc/net/ip_tables_names", "ip6": "/proc/net/ip6_tables_names"}

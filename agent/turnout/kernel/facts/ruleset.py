@@ -2,7 +2,7 @@
 
 The model is that of `nft -j list ruleset` (libnftables-json(5)): base chains on hooks, rules as
 lists of expressions. `walk` asks it for one packet, and answers with what the rules say and with
-what cannot be read from them. Rules are read by kernel/firewall.py; the findings are doctor's.
+what cannot be read from them. Rules are read by firewall.py; the findings are doctor's.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from turnout.kernel.rule_match import (
+from turnout.kernel.facts.rule_match import (
     Certainty,
     Expression,
     Packet,
@@ -94,7 +94,7 @@ class Ruleset:
         self.sets: dict[tuple[str, str, str, str], list[Any]] = {}
 
     def add(self, tool: str, objects: Iterable[Mapping[str, Any]]) -> None:
-        """Take the objects of `nft -j list ruleset`, or what kernel/iptables.py made like them."""
+        """Take the objects of `nft -j list ruleset`, or what iptables.py made like them."""
         for entry in objects:
             for kind, body in entry.items():
                 match kind:

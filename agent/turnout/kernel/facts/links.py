@@ -1,7 +1,7 @@
 """Network interfaces and routes as `turnout doctor` needs to know them, by netlink, read-only.
 
 Everything is asked of the network namespace the process is in: sysfs is not used, because it shows
-the namespace it was mounted in. Called by kernel/facts.py.
+the namespace it was mounted in. Called by kernel/facts/.
 """
 
 import array
@@ -10,7 +10,7 @@ import errno
 import fcntl
 import socket
 import struct
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -21,7 +21,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.generic import GenericNetlinkSocket
 
 from turnout.kernel import bpf
-from turnout.kernel.host import Interface, interfaces
+from turnout.kernel.host import Interface, interfaces, interfaces_below
 
 Address = IPv4Address | IPv6Address
 
@@ -82,7 +82,7 @@ def read_links(names: Collection[str], instances: Mapping[int, str]) -> dict[str
             driver=_driver(link.name) or link.kind,
             native=natives.get(link.index),
             xdp=_xdp(link, instances),
-            below=tuple(_below(link, every)),
+            below=tuple(other.name for other in interfaces_below(link, every)),
         )
         for link in every
         if link.name in names
@@ -125,14 +125,6 @@ def rp_filter(interface: str) -> int:
             text = Path(f"/proc/sys/net/ipv4/conf/{name}/rp_filter").read_text(encoding="ascii")
             values.append(int(text))
     return max(values)
-
-
-def _below(link: Interface, every: list[Interface]) -> Iterator[str]:
-    """Walk down: the parent of a VLAN or macvlan, the ports of a bridge or bond."""
-    for other in every:
-        if other.master == link.index or link.lower == other.index:
-            yield other.name
-            yield from _below(other, every)
 
 
 def _xdp(link: Interface, instances: Mapping[int, str]) -> XdpProgram | None:

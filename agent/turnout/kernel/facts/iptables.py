@@ -1,7 +1,7 @@
 """The output of `iptables-save` as the objects that `nft -j list ruleset` would give.
 
 Kernel tables of legacy iptables are invisible to nft, and what iptables-nft puts into nft's tables
-is partly opaque there; both tools print this one text. Called by kernel/firewall.py.
+is partly opaque there; both tools print this one text. Called by kernel/facts/firewall.py.
 """
 
 import re
