@@ -73,12 +73,12 @@ class _Api:
         owner = self._steering.owners.get(_parse_slot(text))
         if owner is None:
             raise SignalingError(404, "No such owner", f"slot {text}: no owner has it")
-        if owner.kind == "transceiver":
+        if owner.kind != "registered":
             raise SignalingError(
                 409,
                 "Owner is not registered",
-                f"slot {owner.slot}: belongs to this edge's own transceiver, which lives as long "
-                "as `turnout run`; only registered owners are deleted",
+                f"slot {owner.slot}: belongs to a transceiver or an [[upstream]] of this edge, "
+                "which lives as long as `turnout run`; only registered owners are deleted",
             )
         record = self._owner_record(owner)
         self._steering.remove_owner(owner.slot)

@@ -47,8 +47,15 @@ class Child:
     def __init__(self, name: str, arguments: Sequence[str], pid_file: Path) -> None:
         """`arguments` follow the interpreter, e.g. ("-m", "turnout", "agent")."""
         self.name = name
-        self._arguments = arguments
+        # May be changed while the child runs: the next start takes them.
+        self.arguments = arguments
         self._pid_file = pid_file
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the child, if it runs."""
+        if self._process is not None:
+            self._process.send_signal(number)
 
     async def run_once(self, hurry: asyncio.Event) -> int:
         """Start the child and return its returncode; when cancelled, end it.
@@ -57,12 +64,13 @@ class Child:
         """
         # PDEATHSIG is bound to the thread that forks: this must be the main one, for life.
         process = subprocess.Popen(  # noqa: ASYNC220 - returns when the fork has happened
-            (sys.executable, *self._arguments),
+            (sys.executable, *self.arguments),
             stdin=subprocess.DEVNULL,
             start_new_session=True,
             # The fork happens in the main thread while no other runs (PLW1509).
             preexec_fn=functools.partial(die_with_parent, os.getpid()),  # noqa: PLW1509
         )
+        self._process = process
         try:
             handle = os.pidfd_open(process.pid)
             identity = ProcessId.of(process.pid)
@@ -81,6 +89,7 @@ class Child:
                 os.close(handle)
             return process.wait()
         finally:
+            self._process = None
             if process.poll() is None:
                 process.kill()
                 process.wait()

@@ -9,7 +9,8 @@ def fill_defaults(settings: Settings) -> Settings:
     """Return the settings with interfaces and VIPs filled in. Raises SettingsError.
 
     Interfaces: those of the default routes; without one, the only other interface that has an
-    address for clients. VIPs: the preferred source address of each family there.
+    address for clients. VIPs: the preferred source address of each family there. What was filled
+    in is marked: the edge goes along when the host's defaults change.
     """
     interfaces = settings.interfaces
     try:
@@ -25,4 +26,9 @@ def fill_defaults(settings: Settings) -> Settings:
     if not vips:
         where = ", ".join(interfaces)
         raise SettingsError(f"vip: {where} has no address for clients; name one with --vip")
-    return settings.replace(interfaces=interfaces, vips=vips)
+    return settings.replace(
+        interfaces=interfaces,
+        vips=vips,
+        follow_interfaces=not settings.interfaces,
+        follow_vips=not settings.vips,
+    )

@@ -1,8 +1,9 @@
 """The agent process: it writes what the kernel steers by and serves signaling, API and metrics.
 
-Order matters: first the doors, so that the shared port is ours before a packet is touched; then
-the maps; then the attachments; then service. When it dies the kernel steers on, and the next one
-takes over what it finds. `turnout agent` is its only caller.
+Order matters: the shared port is ours before the kernel is told of it, and it is told before
+anything is attached; then comes service. When it dies the kernel steers on, and the next one
+takes over what it finds. While it lives it goes along with the host (netlink) and with its settings
+(SIGHUP). `turnout agent` is its only caller.
 """
 
 import asyncio
@@ -17,26 +18,34 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from turnout.api import build_api
-from turnout.doors import discard_datagrams, open_listener, open_shared_ports
-from turnout.errors import TurnoutError
-from turnout.kernel.attach import attach, attached, detach
+from turnout.attachments import Attachments
+from turnout.doors import SharedPorts, open_listener
+from turnout.errors import KernelError, SettingsError, TurnoutError
+from turnout.host_news import tell_news
+from turnout.kernel.follow import Changes, HostPicture, default_vips, look
 from turnout.kernel.maps import Maps
 from turnout.kernel.pins import Pins
-from turnout.kernel_settings import write_kernel_settings
+from turnout.logs import set_log_level
 from turnout.metrics import EdgeCollector, Tally, build_metrics_app
-from turnout.settings import Settings
-from turnout.signaling.upstream import Upstream
+from turnout.settings import Address, Settings
+from turnout.signaling.ended import EndedSessions
+from turnout.signaling.media_server import build_media_servers
+from turnout.signaling.policy import TlsFiles, WhipPolicy
+from turnout.signaling.tls import TlsDoor
+from turnout.signaling.upstream import OfferTaker, Upstream
 from turnout.signaling.whip import build_whip
-from turnout.status import Picture, build_status, read_interfaces
+from turnout.status import Picture, build_status
 from turnout.steering import Steering
 from turnout.tasks import first_cause
+from turnout.transceiver_settings import TransceiverSettings
+from turnout.vips import Vips
 
 log = logging.getLogger(__name__)
 
 # A step of the sweep takes some 20 ms: a tenth of the agent's time while a pass goes on.
 SWEEP_STEP_PAUSE_S = 0.2
 SWEEP_PASS_PAUSE_S = 10.0
-INTERFACES_PAUSE_S = 5.0
+LOOK_PAUSE_S = 5.0  # at the latest; netlink tells of most changes at once
 SHUTDOWN_PATIENCE_S = 1.0  # for requests under way when the agent ends
 
 
@@ -48,9 +57,12 @@ async def run_agent(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
+    changes = Changes()
+    loop.add_signal_handler(signal.SIGHUP, changes.announce)
     with ExitStack() as resources:
-        edge = Edge(settings, resources)
         # In a thread: pyroute2 runs a loop of its own, which cannot be inside of this one.
+        host = await asyncio.to_thread(look)
+        edge = Edge(settings, host, changes, resources)
         await asyncio.to_thread(edge.attach)
         try:
             await edge.serve()
@@ -63,79 +75,152 @@ async def run_agent(settings: Settings) -> None:
 class Edge:
     """What the agent holds: sockets, maps, steering."""
 
-    def __init__(self, settings: Settings, resources: ExitStack) -> None:
+    def __init__(
+        self, settings: Settings, host: HostPicture, changes: Changes, resources: ExitStack
+    ) -> None:
         """Open the doors and the maps; `resources` closes them. Raises TurnoutError."""
         self._settings = settings
-        self._pins = Pins(settings.bpffs, settings.instance)
+        self._host = host
+        self._changes = changes
         self._tally = Tally()
-        self._notes: dict[str, str] = {}
-        self._interfaces: list[Picture] = []
-        self._shared_ports = open_shared_ports(settings, resources)
+        self._shared_ports = resources.enter_context(SharedPorts(settings.shared_port, self._tally))
+        pins = Pins(settings.bpffs, settings.instance)
+        self._attachments = Attachments(pins)
+        self._maps = resources.enter_context(Maps.open(pins))
+        self._vips = Vips(self._maps, self._shared_ports)
+        self._vips.start(settings, host.addresses)
         self._http = open_listener("--http", settings.http, resources)
         self._metrics = open_listener("--metrics", settings.metrics, resources)
-        self._maps = resources.enter_context(Maps.open(self._pins))
-        write_kernel_settings(self._maps, settings)
         self._steering = Steering(self._maps, settings)
-        self._upstreams = {
-            slot: Upstream(slot, settings.transceiver_socket(slot))
-            for slot in range(settings.transceivers)
-        }
+        self._transceivers = TransceiverSettings(self._steering)
+        self._upstreams: dict[int, Upstream] = {}
+        self._media_servers = build_media_servers(settings, self._steering)
+        self._takers: dict[int, OfferTaker] = dict(self._media_servers)  # and all of ours
+        self._ended = EndedSessions()
+        files = _tls_files(settings)
+        self._tls = None if files is None else TlsDoor(files)
+        self._group = asyncio.TaskGroup()
 
     def attach(self) -> None:
-        """Attach to the settings' interfaces, and to no other any more. Raises AttachError."""
-        runtime = self._settings.runtime
-        wanted = self._settings.attach_interfaces
-        for attachment in attached(self._pins):
-            if attachment.interface not in wanted:
-                log.info("%s is not among the interfaces any more", attachment.interface)
-                detach(self._pins, runtime, attachment.interface)
-        for name in wanted:
-            # Loopback has no driver that could be native.
-            mode = "generic" if name == "lo" else self._settings.xdp_mode
-            attachment = attach(self._pins, runtime, name, mode)
-            self._notes[name] = attachment.note
-            log.info("%s: attached, XDP in %s mode", name, attachment.mode)
-        self._interfaces = self._read_interfaces()
+        """Attach to the interfaces that are there, and to no other any more. Raises AttachError.
+
+        `turnout run` has seen to it that all are; an agent that is started again may miss one.
+        """
+        wanted = [name for name in self._interfaces() if name in self._host.links]
+        self._attachments.attach(self._settings, wanted)
 
     async def serve(self) -> None:
         """Run everything until cancelled; what fails takes all of it down."""
-        whip = build_whip(self._steering, self._upstreams, self._advertised)
-        async with asyncio.TaskGroup() as group:
+        whip = build_whip(self._steering, self._takers, self._candidates, self._policy, self._ended)
+        async with self._group as group:
             run = group.create_task
-            run(discard_datagrams(self._shared_ports, self._tally), name="shared ports")
+            run(self._shared_ports.discard(), name="shared ports")
             run(self._sweep(), name="sweep")
-            run(self._look_at_interfaces(), name="interfaces")
-            for slot, upstream in self._upstreams.items():
-                run(upstream.run(self._steering), name=f"upstream {slot}")
-            run(_serve(whip, self._http), name="http")
+            run(self._changes.listen(), name="netlink")
+            run(self._follow(), name="follow")
+            self._follow_transceivers()
+            for slot, server in self._media_servers.items():
+                run(server.run(self._ended.remember), name=f"upstream {slot}")
+            run(_serve(whip, self._http, self._tls), name="http")
+            if self._tls is not None:
+                run(self._tls.watch(), name="certificate")
             run(_serve(build_metrics_app(self._registry()), self._metrics), name="metrics")
             api = build_api(self._steering, self._status)
             run(_serve(api, self._settings.api_socket), name="api")
 
-    def _advertised(self) -> list[tuple[str, int]]:
-        return [(str(vip), self._settings.shared_port) for vip in self._settings.vips]
+    def _candidates(self) -> list[tuple[str, int]]:
+        return self._settings.candidates(self._vips.offered)
 
-    async def _look_at_interfaces(self) -> None:
-        """Keep the picture of the interfaces true: others may detach what we attached."""
+    def _policy(self) -> WhipPolicy:
+        settings = self._settings
+        return WhipPolicy(
+            token=settings.http_token,
+            trusted_proxies=settings.trusted_proxies,
+            ice_servers=settings.ice_servers,
+            offers_a_minute=settings.offers_a_minute,
+        )
+
+    def _interfaces(self) -> list[str]:
+        """Return the interfaces to be attached to: those of the host's default route too, if so."""
+        wanted = dict.fromkeys(self._settings.attach_interfaces)
+        if self._settings.follow_interfaces:
+            wanted |= dict.fromkeys(self._host.default_interfaces)
+        return list(wanted)
+
+    async def _follow(self) -> None:
+        """Go along with the host and with the settings, for ever: each time all is compared anew.
+
+        The host is asked only when it has said that it changed: with a large routing table that
+        is no small question. What others may have taken from us is looked at all the time.
+        """
+        default: list[Address] = []
         while True:
-            await asyncio.sleep(INTERFACES_PAUSE_S)
-            self._interfaces = await asyncio.to_thread(self._read_interfaces)
+            if await self._changes.wait(LOOK_PAUSE_S):
+                self._follow_settings()
+                try:
+                    host = await asyncio.to_thread(look)
+                    for line in tell_news(self._host, host, self._interfaces()):
+                        log.warning("%s", line)
+                    self._host = host
+                    default = await asyncio.to_thread(default_vips, self._interfaces(), host)
+                except (KernelError, OSError) as error:
+                    log.debug("the host changes while it is looked at: %s", error)
+                    self._changes.announce()
+                    continue
+            # Before the VIPs: an address comes back before its interface is whole again.
+            mend = self._attachments.mend
+            try:
+                await asyncio.to_thread(mend, self._settings, self._interfaces(), self._host.links)
+            except OSError as error:
+                # Too many open files, for one: what we know of the host stays as it was.
+                log.warning("the interfaces cannot be looked at: %s", error)
+                continue
+            self._vips.follow(self._settings, self._host.addresses, default)
+            await self._transceivers.tell(self._settings, self._vips.served)
 
-    def _read_interfaces(self) -> list[Picture]:
-        return [
-            {**interface, "note": self._notes.get(interface["name"], "")}
-            for interface in read_interfaces(self._pins)
-        ]
+    def _follow_settings(self) -> None:
+        """Take what the supervisor has written: it has checked that all of it can be applied."""
+        running = self._settings
+        try:
+            settings = Settings.load(running.instance, running.runtime_root)
+        except SettingsError as error:
+            log.error("settings stay as they are: %s", error)  # noqa: TRY400 - one line
+            return
+        if settings == running:
+            return
+        log.info("takes over new settings")
+        self._settings = settings
+        set_log_level(settings.log_level)
+        files = _tls_files(settings)
+        if self._tls is not None and files is not None:
+            self._tls.follow(files)
+        self._steering.follow_settings(settings)
+        self._follow_transceivers()
+
+    def _follow_transceivers(self) -> None:
+        """Have an upstream for each of our transceivers."""
+        for slot in range(len(self._upstreams), self._settings.transceivers):
+            upstream = Upstream(slot, self._settings.transceiver_socket(slot))
+            self._upstreams[slot] = self._takers[slot] = upstream
+            follow = upstream.run(self._steering, self._ended.remember)
+            self._group.create_task(follow, name=f"upstream {slot}")
 
     def _status(self) -> Picture:
         return build_status(
-            self._settings, self._maps, self._steering, self._interfaces, self._tally
+            self._settings,
+            self._maps,
+            self._steering,
+            self._attachments.picture,
+            self._tally,
+            vips=self._vips,
         )
 
     def _registry(self) -> CollectorRegistry:
         registry = CollectorRegistry()
         registry.register(
-            EdgeCollector(self._maps, self._steering, self._tally, lambda: self._interfaces)
+            EdgeCollector(
+                self._maps, self._steering, self._tally, lambda: self._attachments.picture
+            )
         )
         return registry
 
@@ -148,7 +233,15 @@ class Edge:
             await asyncio.sleep(SWEEP_PASS_PAUSE_S if report.complete else SWEEP_STEP_PAUSE_S)
 
 
-async def _serve(app: web.Application, door: socket.socket | Path) -> None:
+def _tls_files(settings: Settings) -> TlsFiles | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return TlsFiles(settings.tls_cert, settings.tls_key)
+
+
+async def _serve(
+    app: web.Application, door: socket.socket | Path, tls: TlsDoor | None = None
+) -> None:
     """Serve an application on a listening socket, or on a UNIX socket at a path, for ever."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_PATIENCE_S)
     await runner.setup()
@@ -156,7 +249,8 @@ async def _serve(app: web.Application, door: socket.socket | Path) -> None:
         if isinstance(door, Path):
             await web.UnixSite(runner, str(door)).start()
         else:
-            await web.SockSite(runner, door).start()
+            context = None if tls is None else tls.context
+            await web.SockSite(runner, door, ssl_context=context).start()
         await asyncio.get_running_loop().create_future()
     finally:
         await runner.cleanup()

@@ -28,7 +28,11 @@ class TurnoutError(Exception):
 
 
 class SettingsError(TurnoutError):
-    """A flag or setting has a value that cannot be used."""
+    """A flag or setting has a value that cannot be used; `key` is its name, where it is known."""
+
+    def __init__(self, message: str, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class WireError(TurnoutError, ValueError):

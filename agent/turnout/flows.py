@@ -52,12 +52,21 @@ class FlowSweep:
         self._kept = 0
         self._left = 0
         self.flows = 0
+        # Of watched owners: (slot, kernel session id) of every flow, in this pass and the last.
+        self._watched: set[int] = set()
+        self._found: set[tuple[int, int]] = set()
+        self.found: frozenset[tuple[int, int]] = frozenset()
+
+    def watch(self, slot: int) -> None:
+        """Find out from now on which sessions of an owner have flows."""
+        self._watched.add(slot)
 
     def step(self, now_ns: int) -> SweepReport:
         """Look at the next STEP_FLOWS flows."""
         if self._walk is None:
             self._walk = iter(self._map.items())
             self._kept = 0
+            self._found = set()
             # The walk starts over when the key it stands on is evicted: no longer than a table.
             self._left = self._map.max_entries
         removed: Counter[str] = Counter()
@@ -68,6 +77,8 @@ class FlowSweep:
             reason = self._why_over(flow, now_ns)
             if reason is None:
                 self._kept += 1
+                if flow["owner"]["slot"] in self._watched:
+                    self._found.add((flow["owner"]["slot"], flow["session_id"]))
             elif self._remove(key, now_ns):
                 removed[reason] += 1
             self._left -= 1
@@ -79,6 +90,7 @@ class FlowSweep:
         if complete:
             self._walk = None
             self.flows = self._kept
+            self.found = frozenset(self._found)
         return SweepReport(
             looked_at, removed["ended"], removed["stale"], removed["idle"], complete=complete
         )

@@ -62,13 +62,18 @@ def edge_key_bytes(halves: Sequence[int]) -> bytes:
     return b"".join(half.to_bytes(8, "little") for half in halves)
 
 
-def write_kernel_settings(maps: "Maps", settings: Settings) -> None:
-    """Write the settings the kernel steers by; VIPs and edge key of an earlier agent stay."""
+def write_kernel_settings(
+    maps: "Maps", settings: Settings, vips: Sequence[Address] | None = None
+) -> None:
+    """Write the settings the kernel steers by; indexes and edge key of an earlier agent stay.
+
+    `vips` are all that are steered, those of the settings if nothing else is said.
+    """
     record = maps.settings.lookup(0) or {}
     edge_key = record.get("edge_key", [0, 0])
     if not any(edge_key):
         edge_key = [secrets.randbits(64), secrets.randbits(64)]
-    places, mask = place_vips(record.get("vips", ()), settings.vips)
+    places, mask = place_vips(record.get("vips", ()), settings.vips if vips is None else vips)
     maps.settings.update(
         0,
         {

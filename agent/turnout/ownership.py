@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from turnout.wire.sdp import IceCredentials
+
 # bpf/abi.h enum owner_state
 STATES = {"down": 0, "active": 1, "draining": 2}
 STATE_NAMES = {number: name for name, number in STATES.items()}
@@ -23,7 +25,7 @@ class Owner:
     generation: int
     lane: int
     state: str  # active, draining, down
-    kind: str  # transceiver: one of ours; registered: through the local API
+    kind: str  # transceiver: one of ours; upstream: of the settings; registered: by the local API
     incarnation: int  # random, chosen by our transceiver at its start; 0 for a registered owner
 
 
@@ -36,6 +38,17 @@ class Session:
     pwd: str
     slot: int
     kind: str  # upstream: made by our signaling; api: through the local API
+    restart: IceCredentials | None = None  # of an ICE restart that the client has not used yet
+
+    @property
+    def ufrags(self) -> tuple[str, ...]:
+        """All that the kernel steers by: during an ICE restart there are two."""
+        return (self.ufrag,) if self.restart is None else (self.ufrag, self.restart.ufrag)
+
+    @property
+    def newest_ufrag(self) -> str:
+        """The one that the client was given last."""
+        return self.ufrags[-1]
 
 
 def kernel_session_id(session_id: str) -> int:

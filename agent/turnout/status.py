@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from turnout.kernel.pins import Pins
     from turnout.metrics import Tally
     from turnout.ownership import Owner
-    from turnout.settings import Settings
+    from turnout.settings import Address, Settings
     from turnout.steering import Steering
+    from turnout.vips import Vips
 
 Picture = dict[str, Any]
 
@@ -69,12 +70,38 @@ def read_interfaces(pins: "Pins") -> list[Picture]:
     ]
 
 
+def describe_vips(settings: "Settings", vips: "Vips") -> list[Picture]:
+    """Return each VIP that is served: the addresses clients are told, whether it is there."""
+    offered = vips.offered
+    return [
+        {
+            "vip": str(vip),
+            "advertised": [str(one) for one in settings.advertised_for(vip, offered) or [vip]]
+            if vip in offered
+            else [],
+            "present": vips.is_present(vip),
+        }
+        for vip in vips.served
+    ]
+
+
+def warn_of(settings: "Settings", vips: "Sequence[Address]") -> list[str]:
+    """Return what is likely to keep clients out, a line each, for whoever starts or looks."""
+    return [
+        f"VIP {vip} is a private address and clients are told of it: none from elsewhere gets "
+        f"there. Behind 1:1 NAT give the public one: --advertise PUBLIC={vip}"
+        for vip in settings.hidden_vips(vips)
+    ]
+
+
 def build_status(
     settings: "Settings",
     maps: "Maps",
     steering: "Steering",
     interfaces: Sequence[Picture],
     tally: "Tally",
+    *,
+    vips: "Vips",
 ) -> Picture:
     """Return the picture of an edge whose agent is alive."""
     sessions = {slot: len(steering.owner_sessions(slot)) for slot in steering.owners}
@@ -83,7 +110,9 @@ def build_status(
         "version": __version__,
         "agent": True,
         "interfaces": list(interfaces),
-        "vips": [str(vip) for vip in settings.vips],
+        "vips": [str(vip) for vip in vips.served],
+        "addresses": describe_vips(settings, vips),
+        "warnings": warn_of(settings, vips.offered),
         "shared_port": settings.shared_port,
         "lanes": [settings.lane_first, settings.lane_last],
         "http": str(settings.http),

@@ -12,7 +12,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from turnout.adoption import Orphan, adopt
+from turnout.adoption import adopt
 from turnout.errors import SteeringError, UfragInUse, UnknownOwner, UnknownSession
 from turnout.flows import FlowSweep, SweepReport
 from turnout.kernel_settings import edge_key_bytes
@@ -23,13 +23,13 @@ from turnout.ownership import (
     Owner,
     Session,
     free_slot_record,
-    kernel_session_id,
     mint_session_id,
     owner_id_record,
     owner_record,
 )
+from turnout.session_table import SessionTable
 from turnout.settings import OWNERS_MAX, Settings
-from turnout.wire.siphash import siphash24
+from turnout.wire.sdp import IceCredentials
 
 if TYPE_CHECKING:
     from turnout.kernel.maps import Maps
@@ -49,16 +49,17 @@ class Steering:
         record = maps.settings.lookup(0)
         if record is None:
             raise SteeringError("the kernel's settings map is empty; the agent writes it first")
-        self._key = edge_key_bytes(record["edge_key"])
         adopted = adopt(maps, settings)
         self._owners: dict[int, Owner] = adopted.owners
         self._generations: dict[int, int] = adopted.generations
-        self._orphans: dict[int, Orphan] = adopted.orphans
+        key = edge_key_bytes(record["edge_key"])
+        self._table = SessionTable(maps.sessions, key, adopted.orphans)
         self._confirmed: set[int] = set()
-        self._sessions: dict[str, Session] = {}
-        self._by_slot: dict[int, dict[str, Session]] = {}
-        self._by_hash: dict[int, str] = {}
         self._sweep = FlowSweep(maps.flows, self)
+
+    def follow_settings(self, settings: Settings) -> None:
+        """Take settings with the same lanes and as many transceivers or more."""
+        self._settings = settings
 
     @property
     def owners(self) -> Mapping[int, Owner]:
@@ -68,7 +69,7 @@ class Steering:
     @property
     def sessions(self) -> Mapping[str, Session]:
         """The sessions by id. What an earlier agent left unconfirmed is not among them."""
-        return MappingProxyType(self._sessions)
+        return MappingProxyType(self._table.by_id)
 
     @property
     def confirmed(self) -> frozenset[int]:
@@ -78,7 +79,7 @@ class Steering:
     @property
     def unconfirmed(self) -> int:
         """How many sessions of an earlier agent the kernel still steers and nobody confirmed."""
-        return len(self._orphans)
+        return len(self._table.orphans)
 
     @property
     def flows_seen(self) -> int:
@@ -105,6 +106,8 @@ class Steering:
         slot = self._find_slot(lane, slot)
         self._confirmed.add(slot)
         known = self._owners.get(slot)
+        if known is not None and known.kind == "upstream" != kind:
+            raise SteeringError(f"lane {lane}: belongs to an [[upstream]] of the settings")
         if known is not None and (known.lane, known.incarnation) == (lane, incarnation):
             state = "active" if known.state == "down" else known.state
             owner = self._write_owner(replace(known, state=state, kind=kind))
@@ -116,7 +119,7 @@ class Steering:
         # The owner first: from here on packets of the dead one's sessions drop as stale.
         owner = self._write_owner(Owner(slot, generation, lane, "active", kind, incarnation))
         self._maps.lanes.update(lane, owner_id_record(owner))
-        ended = self._drop_sessions(slot)
+        ended = self._table.drop_slot(slot)
         log.info(
             "owner %d: %s on lane %d, generation %d%s",
             slot,
@@ -146,12 +149,12 @@ class Steering:
         self._maps.owners.update(slot, free_slot_record(owner.generation))
         del self._owners[slot]
         self._confirmed.discard(slot)
-        ended = self._drop_sessions(slot)
+        ended = self._table.drop_slot(slot)
         log.info("owner %d: removed, %d sessions ended", slot, ended)
 
     def owner_sessions(self, slot: int) -> list[Session]:
         """Return the sessions of one owner."""
-        return list(self._by_slot.get(slot, {}).values())
+        return self._table.of_slot(slot)
 
     def add_session(
         self,
@@ -169,23 +172,45 @@ class Steering:
         it. Raises UfragInUse, UnknownOwner.
         """
         owner = self._owner(slot)
-        ufrag_hash = self._hash(ufrag)
-        orphan = self._orphans.get(ufrag_hash)
-        if ufrag_hash in self._by_hash:
-            live = self._sessions[self._by_hash[ufrag_hash]]
-            if (live.id, live.ufrag, live.slot) == (session_id, ufrag, slot):
-                return live
-            raise UfragInUse(f"ufrag {ufrag!r} belongs to living session {live.id}")
-        if orphan is not None and orphan.slot != slot:
-            raise UfragInUse(f"ufrag {ufrag!r} belongs to a session of owner {orphan.slot}")
+        live = self._table.holder(ufrag)
+        if live is not None and (live.id, live.slot) == (session_id, slot):
+            return live
+        self._check_free(ufrag, slot)
         if session_id is None:
             session_id = mint_session_id()
+            orphan = self._table.orphan(ufrag)
             if orphan is not None:
                 session_id = f"{orphan.kernel_id:016x}{session_id[16:]}"
-        elif session_id in self._sessions:
+        elif session_id in self._table.by_id:
             raise SteeringError(f"session {session_id} exists with another ufrag")
         session = Session(session_id, ufrag, pwd, slot, kind)
-        self._write_session(ufrag_hash, session, owner)
+        self._table.put(session, owner)
+        return session
+
+    def add_restart(self, session_id: str, ufrag: str, pwd: str) -> Session:
+        """Begin an ICE restart: the kernel steers the session by a second ufrag as well.
+
+        A restart begun before that came to nothing ends. Raises UnknownSession, UfragInUse; then
+        the session goes on as it was.
+        """
+        session = self._session(session_id)
+        if session.restart is not None and session.restart.ufrag == ufrag:
+            return session
+        self._check_free(ufrag, session.slot)
+        session = replace(session, restart=IceCredentials(ufrag, pwd))
+        self._table.put(session, self._owner(session.slot))
+        return session
+
+    def finish_restart(self, session_id: str, ufrag: str) -> Session:
+        """Retire the old ufrag: the client uses that of the restart. Raises UnknownSession.
+
+        Flows that were made under the old one alone are over, like those of an ended session.
+        """
+        session = self._session(session_id)
+        restart = session.restart
+        if restart is not None and restart.ufrag == ufrag:
+            session = replace(session, ufrag=restart.ufrag, pwd=restart.pwd, restart=None)
+            self._table.put(session, self._owner(session.slot))
         return session
 
     def remove_session(self, session_id: str) -> Session:
@@ -195,42 +220,62 @@ class Steering:
         seconds; the owner has ended the session as well and discards it. One of an earlier agent
         that nobody confirmed is ended too.
         """
-        session = self._sessions.get(session_id)
+        session = self._table.by_id.get(session_id)
+        if session is not None:
+            self._table.drop(session)
+            return session
+        session = self._table.drop_orphan(session_id)
         if session is None:
-            session = self._remove_orphan(session_id)
-            if session is not None:
-                return session
             raise UnknownSession(f"session {session_id}: there is none, or it has ended")
-        self._maps.sessions.delete(self._hash(session.ufrag))
-        self._forget_session(session)
         return session
 
     def reconcile_owner(self, slot: int, sessions: Iterable[tuple[str, str, str]]) -> None:
-        """Make the owner's sessions exactly these (id, ufrag, pwd). Raises UnknownOwner."""
+        """Make the owner's sessions exactly these (id, ufrag, pwd). Raises UnknownOwner.
+
+        A session that stands twice is in an ICE restart, to the credentials named last.
+        """
         owner = self._owner(slot)
-        wanted: dict[int, Session] = {}
+        wanted: dict[str, Session] = {}
         for session_id, ufrag, pwd in sessions:
-            wanted[self._hash(ufrag)] = Session(session_id, ufrag, pwd, slot, "upstream")
-        self._drop_sessions(slot, keep=wanted)
-        for ufrag_hash, session in wanted.items():
-            other = self._sessions.get(self._by_hash.get(ufrag_hash, session.id))
-            if other is not None and (other.id, other.slot) != (session.id, slot):
+            known = wanted.get(session_id)
+            if known is None:
+                wanted[session_id] = Session(session_id, ufrag, pwd, slot, "upstream")
+            else:
+                wanted[session_id] = replace(known, restart=IceCredentials(ufrag, pwd))
+        self._table.drop_slot(slot, keep=wanted)
+        for session in wanted.values():
+            for rival in self._table.rivals(session):
                 log.warning(
                     "owner %d: its session %s is not steered, its ufrag belongs to session %s",
                     slot,
                     session.id,
-                    other.id,
+                    rival.id,
                 )
-                continue
-            orphan = self._orphans.get(ufrag_hash)
-            if orphan is not None and orphan.slot != slot:
+                break
+            else:
+                self._take_over(session)
+                self._table.put(session, owner)
+
+    def _take_over(self, session: Session) -> None:
+        for orphan in map(self._table.orphan, session.ufrags):
+            if orphan is not None and orphan.slot != session.slot:
                 log.warning(
                     "owner %d: takes session %s over from owner %d, which never confirmed it",
-                    slot,
+                    session.slot,
                     session.id,
                     orphan.slot,
                 )
-            self._write_session(ufrag_hash, session, owner)
+
+    def watch_flows(self, slot: int) -> None:
+        """Have the sweep find out which sessions of the owner have flows."""
+        self._sweep.watch(slot)
+
+    def sessions_with_flows(self, slot: int) -> set[int]:
+        """Return the kernel's ids of a watched owner's sessions that had a flow in the last pass.
+
+        A 0 among them is a flow that egress healed: its session is not known yet.
+        """
+        return {session_id for owner, session_id in self._sweep.found if owner == slot}
 
     def sweep(self, now_ns: int) -> SweepReport:
         """Look at the next stretch of the flow table and remove what is over.
@@ -242,24 +287,12 @@ class Steering:
 
     def live_session(self, ufrag_hash: int) -> int | None:
         """Return the kernel's session id behind a sessions key, or None."""
-        session_id = self._by_hash.get(ufrag_hash)
-        if session_id is not None:
-            return kernel_session_id(session_id)
-        orphan = self._orphans.get(ufrag_hash)
-        return None if orphan is None else orphan.kernel_id
+        return self._table.kernel_id(ufrag_hash)
 
     def live_generation(self, slot: int) -> int | None:
         """Return the generation of the slot's owner, or None if the slot is free."""
         owner = self._owners.get(slot)
         return None if owner is None else owner.generation
-
-    def _remove_orphan(self, session_id: str) -> Session | None:
-        for ufrag_hash, orphan in self._orphans.items():
-            if f"{orphan.kernel_id:016x}" == session_id[:16]:
-                self._maps.sessions.delete(ufrag_hash)
-                del self._orphans[ufrag_hash]
-                return Session(session_id, "", "", orphan.slot, "api")
-        return None
 
     def _owner(self, slot: int) -> Owner:
         owner = self._owners.get(slot)
@@ -267,8 +300,20 @@ class Steering:
             raise UnknownOwner(f"owner {slot}: no owner has that slot")
         return owner
 
-    def _hash(self, ufrag: str) -> int:
-        return siphash24(self._key, ufrag.encode("ascii"))
+    def _session(self, session_id: str) -> Session:
+        session = self._table.by_id.get(session_id)
+        if session is None:
+            raise UnknownSession(f"session {session_id}: there is none, or it has ended")
+        return session
+
+    def _check_free(self, ufrag: str, slot: int) -> None:
+        """Raise UfragInUse unless a session of the slot's owner may take the ufrag."""
+        live = self._table.holder(ufrag)
+        if live is not None:
+            raise UfragInUse(f"ufrag {ufrag!r} belongs to living session {live.id}")
+        orphan = self._table.orphan(ufrag)
+        if orphan is not None and orphan.slot != slot:
+            raise UfragInUse(f"ufrag {ufrag!r} belongs to a session of owner {orphan.slot}")
 
     def _check_lane(self, lane: int, kind: str) -> None:
         first, last = self._settings.lane_first, self._settings.lane_last
@@ -300,41 +345,3 @@ class Steering:
         self._generations[owner.slot] = owner.generation
         self._owners[owner.slot] = owner
         return owner
-
-    def _write_session(self, ufrag_hash: int, session: Session, owner: Owner) -> None:
-        record = {"session_id": kernel_session_id(session.id), "owner": owner_id_record(owner)}
-        try:
-            self._maps.sessions.update(ufrag_hash, record)
-        except OSError as error:
-            # E2BIG: the kernel holds as many sessions as the map was made for.
-            raise SteeringError(
-                f"session {session.id}: the kernel's table does not take it: {error.strerror}"
-            ) from error
-        self._orphans.pop(ufrag_hash, None)
-        self._sessions[session.id] = session
-        self._by_slot.setdefault(owner.slot, {})[session.id] = session
-        self._by_hash[ufrag_hash] = session.id
-
-    def _forget_session(self, session: Session) -> None:
-        del self._sessions[session.id]
-        del self._by_slot[session.slot][session.id]
-        del self._by_hash[self._hash(session.ufrag)]
-
-    def _drop_sessions(self, slot: int, keep: Mapping[int, Session] | None = None) -> int:
-        """End the slot's sessions, confirmed or not, except what `keep` has by hash."""
-        keep = keep or {}
-        ended = 0
-        for session in self.owner_sessions(slot):
-            ufrag_hash = self._hash(session.ufrag)
-            wanted = keep.get(ufrag_hash)
-            if wanted is not None and wanted.id == session.id:
-                continue
-            self._maps.sessions.delete(ufrag_hash)
-            self._forget_session(session)
-            ended += 1
-        for ufrag_hash in [key for key, orphan in self._orphans.items() if orphan.slot == slot]:
-            if ufrag_hash not in keep:
-                self._maps.sessions.delete(ufrag_hash)
-                del self._orphans[ufrag_hash]
-                ended += 1
-        return ended

@@ -10,6 +10,7 @@ only caller.
 
 import asyncio
 import logging
+import resource
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +21,9 @@ from turnout.doors import wait_for_vips
 from turnout.errors import ApiError, SettingsError, TurnoutError
 from turnout.kernel import host
 from turnout.kernel.pins import Pins, is_bpffs, mount_bpffs
+from turnout.logs import set_log_level
 from turnout.portranges import build_port_ranges, parse_port_ranges
+from turnout.reloading import Terminal, prepare_reload
 from turnout.rundir import RUN_PID, ProcessId, hold
 from turnout.settings import Settings
 from turnout.status import Picture
@@ -71,7 +74,10 @@ def transceiver_arguments(settings: Settings, slot: int) -> list[str]:
         *("--lane", str(settings.lane(slot))),
         *vips,
         *("--control", str(settings.transceiver_socket(slot))),
+        *("--app", settings.app),
+        *(("--webhook", settings.webhook) if settings.webhook else ()),
         *("--log-level", settings.log_level),
+        *(("--log-json",) if settings.log_json else ()),
     ]
 
 
@@ -91,7 +97,10 @@ def describe(settings: Settings, picture: Picture) -> list[str]:
     for interface in picture["interfaces"]:
         note = f" ({interface['note']})" if interface["note"] else ""
         lines.append(f"{interface['name']}: XDP in {interface['mode']} mode, egress filter{note}")
-    lines += [f"VIP {vip}, UDP port {settings.shared_port}" for vip in picture["vips"]]
+    for one in picture["addresses"]:
+        told = ", ".join(one["advertised"])
+        known = "" if told in ("", one["vip"]) else f", advertised as {told}"
+        lines.append(f"VIP {one['vip']}, UDP port {settings.shared_port}{known}")
     ports = f"{settings.lane_first}-{settings.lane_last}"
     lines.append(f"lanes {ports} reserved, {settings.transceivers} transceivers on the first")
     lines.append(
@@ -117,10 +126,20 @@ def _check_leftovers(settings: Settings) -> None:
 class Supervisor:
     """One edge from start to end."""
 
-    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
-        """Take settings that name every interface and VIP; `say` gets what a person reads."""
+    def __init__(
+        self, settings: Settings, say: Callable[[str], None], read: Callable[[], Settings]
+    ) -> None:
+        """Take settings that name every interface and VIP; `say` gets what a person reads.
+
+        `read` gives the settings of now, checked, when SIGHUP asks for them.
+        """
         self._settings = settings
         self._say = say
+        self._read = read
+        self._terminal = Terminal()
+        self._reload_asked = asyncio.Event()
+        self._agent = self._child("agent")
+        self._transceivers: list[Child] = []
         self._ready = asyncio.Event()
         self._hurry = asyncio.Event()
         self._stopping = False
@@ -138,6 +157,7 @@ class Supervisor:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._stop, work)
+            loop.add_signal_handler(signal.SIGHUP, self._hang_up, work)
             try:
                 await work
             except asyncio.CancelledError:
@@ -161,12 +181,22 @@ class Supervisor:
             self._say("stopping; a second signal hurries it")
             work.cancel()
 
+    def _hang_up(self, work: "asyncio.Future[None]") -> None:
+        # SIGHUP means two things: the settings are to be read again, or nobody is there any more.
+        if self._terminal.has_gone:
+            self._stop(work)
+        else:
+            self._reload_asked.set()
+
     async def _work(self) -> None:
         settings = self._settings
         for line in end_children(settings):
             self._say(line)
         ProcessId.mine().write(settings.runtime / RUN_PID)
-        settings.settings_file.write_text(settings.to_json(), encoding="utf-8")
+        # For the children too: each client's idle connection holds a descriptor of the agent.
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        settings.write()
         self._change_host()
         wait_for_vips(settings)
         loader = self._child("loader")
@@ -174,12 +204,36 @@ class Supervisor:
         if returncode != 0:
             raise TurnoutError(f"loader {how_it_ended(returncode)}; the lines above say why")
         async with asyncio.TaskGroup() as group:
-            for child in (*self._transceivers(), self._child("agent")):
-                group.create_task(child.keep(self._hurry, self._ready.is_set), name=child.name)
+            self._start_transceivers(group)
+            self._keep(self._agent, group)
             picture = await self._until_ready()
             self._ready.set()
             for line in describe(settings, picture):
                 self._say(line)
+            for warning in picture["warnings"]:
+                log.warning("%s", warning)
+            group.create_task(self._follow_reloads(group), name="reloads")
+
+    def _keep(self, child: Child, group: asyncio.TaskGroup) -> None:
+        group.create_task(child.keep(self._hurry, self._ready.is_set), name=child.name)
+
+    async def _follow_reloads(self, group: asyncio.TaskGroup) -> None:
+        """Read the settings again at each SIGHUP, for ever. Bad ones change nothing."""
+        while True:
+            await self._reload_asked.wait()
+            self._reload_asked.clear()
+            try:
+                reload = await prepare_reload(self._settings, self._read)
+            except TurnoutError as error:
+                log.error("reload refused, nothing has changed: %s", error)  # noqa: TRY400
+                continue
+            self._settings = reload.settings
+            set_log_level(reload.settings.log_level)
+            log.info("reload: %s", reload)
+            if reload.applied:
+                reload.settings.write()
+                self._start_transceivers(group)
+                self._agent.send_signal(signal.SIGHUP)
 
     def _change_host(self) -> None:
         settings = self._settings
@@ -202,16 +256,19 @@ class Supervisor:
         root = ("--runtime-root", str(settings.runtime_root))
         return Child(name, (*arguments, *root), settings.runtime / f"{name}.pid")
 
-    def _transceivers(self) -> list[Child]:
+    def _start_transceivers(self, group: asyncio.TaskGroup) -> None:
+        """Have a transceiver in every slot; one that ends is started by the settings of then."""
         settings = self._settings
-        return [
-            Child(
+        for slot, child in enumerate(self._transceivers):
+            child.arguments = transceiver_arguments(settings, slot)
+        for slot in range(len(self._transceivers), settings.transceivers):
+            child = Child(
                 f"transceiver {slot}",
                 transceiver_arguments(settings, slot),
                 settings.runtime / f"transceiver-{slot}.pid",
             )
-            for slot in range(settings.transceivers)
-        ]
+            self._transceivers.append(child)
+            self._keep(child, group)
 
     async def _until_ready(self) -> Picture:
         """Return the picture of the edge once every part of it works. Raises TurnoutError."""

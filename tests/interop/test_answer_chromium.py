@@ -98,13 +98,17 @@ DATA = ("application", "")
 async def test_answer_chromium_every_order_of_sections_is_accepted(page: Page, policy: str) -> None:
     expected: list[tuple[list[tuple[str, str]], list[list[str]]]] = [
         ([AUDIO], [["0", "sendrecv"]]),
-        ([AUDIO, VIDEO], [["0", "sendrecv"]]),
+        ([AUDIO, AUDIO], [["0", "sendrecv"], ["1", "inactive"]]),
+        ([AUDIO, VIDEO], [["0", "sendrecv"], ["1", "inactive"]]),
         ([VIDEO, AUDIO], [["0", "inactive"], ["1", "sendrecv"]]),
         ([AUDIO, DATA], [["0", "sendrecv"]]),
         ([DATA, AUDIO], [["1", "sendrecv"]]),
-        ([DATA, VIDEO, AUDIO], [["2", "sendrecv"]]),
+        ([AUDIO, VIDEO, DATA], [["0", "sendrecv"], ["1", "inactive"]]),
+        ([AUDIO, DATA, VIDEO], [["0", "sendrecv"], ["2", "inactive"]]),
+        ([VIDEO, AUDIO, DATA], [["0", "inactive"], ["1", "sendrecv"]]),
         ([VIDEO, DATA, AUDIO], [["0", "inactive"], ["2", "sendrecv"]]),
-        ([AUDIO, AUDIO], [["0", "sendrecv"]]),
+        ([DATA, AUDIO, VIDEO], [["1", "sendrecv"], ["2", "inactive"]]),
+        ([DATA, VIDEO, AUDIO], [["1", "inactive"], ["2", "sendrecv"]]),
     ]
     for sections, directions in expected:
         outcome = await negotiate(page, sections, policy)

@@ -1,6 +1,5 @@
 """A browser's call through the kernel path: Chromium, a tone out and the same tone back."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,24 +7,14 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, Request, Route, sync_playwright
 
+from interop.browser import CHROMIUM, open_browser
 from system.lab import WHIP_URL, Lab, counted, wait_until
 from system.namespaces import EDGE_ADDRESSES
 from turnout.calling import whip
 from turnout.calling.sdp import keep_family
 from turnout.errors import CallError
 
-CHROMIUM = shutil.which("chromium")
 PAGE = Path(__file__).with_name("call_page.html")
-FLAGS = [
-    "--no-sandbox",
-    "--headless=new",
-    "--autoplay-policy=no-user-gesture-required",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--no-first-run",
-]
-
 pytestmark = [
     pytest.mark.privileged,
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (apt: chromium)"),
@@ -35,14 +24,8 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def browser(lab: Lab) -> Iterator[Browser]:
     """Return a Chromium whose every socket is in the clients' namespace."""
-    wrapper = lab.directory / "chromium-in-namespace"
-    namespace = f"/run/netns/{lab.namespaces.client}"
-    wrapper.write_text(f'#!/bin/sh\nexec nsenter --net={namespace} {CHROMIUM} "$@"\n')
-    wrapper.chmod(0o755)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=wrapper, args=FLAGS)
+    with sync_playwright() as playwright, open_browser(playwright, lab) as browser:
         yield browser
-        browser.close()
 
 
 def open_page(browser: Browser, lab: Lab, family: int) -> Page:

@@ -32,7 +32,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 DATAPATH_SECONDS = 300
 
 # In front of what the caller says: later flags win.
-DEFAULTS = ("--local", "--transceivers", "2", "--xdp-mode", "generic")
+DEFAULTS = ("--local", "--open", "--transceivers", "2", "--xdp-mode", "generic")
 
 USAGE = "scripts/run [--check] [FLAG OF turnout run]..."
 

@@ -63,6 +63,9 @@ class EdgeProcess:
         self.bpffs = bpffs
         self.log = log
         self.runtime = RUNTIME_ROOT / instance
+        # What tells `run` where clients come in; a test may say otherwise before it starts.
+        self.where = ["--interface", INTERFACE, "--xdp-mode", "native"]
+        self.where += [part for vip in EDGE_ADDRESSES.values() for part in ("--vip", vip)]
         self._namespaces = namespaces
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -84,9 +87,8 @@ class EdgeProcess:
         """Return the arguments of `turnout run` for this lab; later flags win."""
         return [
             *("run", "--instance", self.instance, "--bpffs", str(self.bpffs)),
-            *("--interface", INTERFACE, "--xdp-mode", "native"),
-            *(part for vip in EDGE_ADDRESSES.values() for part in ("--vip", vip)),
-            *("--http", "0.0.0.0:8080", "--transceivers", str(transceivers)),
+            *self.where,
+            *("--http", "0.0.0.0:8080", "--open", "--transceivers", str(transceivers)),
             *flags,
         ]
 
@@ -120,6 +122,14 @@ class EdgeProcess:
             process.kill()
             process.wait()
             raise AssertionError(f"SIGTERM and no end for {STOP_S:g} s:\n{self.tail()}") from None
+
+    def reload(self) -> None:
+        """SIGHUP to the supervisor: it reads the settings file again."""
+        os.kill(self.pids()["run"], signal.SIGHUP)
+
+    def said(self, text: str) -> bool:
+        """Tell whether the edge has logged this."""
+        return text in self.log.read_text(errors="replace")
 
     def kill_all(self) -> None:
         """Kill -9 every process of the edge, the supervisor first, and wait until all are gone."""

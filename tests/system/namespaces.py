@@ -67,6 +67,10 @@ class Namespaces:
             command("ip", "-n", name, "link", "set", "lo", "up")
             # Without it a v6 address is tentative for a second and cannot be bound.
             run_in_namespace(name, _switch_off_duplicate_detection)
+        self.join()
+
+    def join(self) -> None:
+        """Put a veth between the two, with all addresses."""
         command(
             *("ip", "-n", self.edge, "link", "add", INTERFACE, "type", "veth"),
             *("peer", "name", INTERFACE, "netns", self.client),

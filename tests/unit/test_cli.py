@@ -10,6 +10,7 @@ import pytest
 from turnout.cli.main import COMMANDS, main
 from turnout.cli.status import format_picture
 from turnout.errors import SettingsError, TurnoutError
+from turnout.settings.file import SettingsFile
 
 
 def run(*arguments: str) -> int:
@@ -73,7 +74,7 @@ def test_help_of_every_command_is_there(command: str, capsys: pytest.CaptureFixt
     assert f"usage: turnout {command}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["run", "down", "status"])
+@pytest.mark.parametrize("command", ["run", "down", "status", "config"])
 def test_help_of_our_commands_has_examples(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,7 +133,8 @@ def test_run_wrong_flag_ends_2_with_one_line(
 
 
 def test_run_interface_that_is_not_there_ends_2(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("run", "--dry-run", "--interface", "tn-nothing", "--vip", "192.0.2.2") == 2
+    arguments = ("--open", "--interface", "tn-nothing", "--vip", "192.0.2.2")
+    assert run("run", "--dry-run", *arguments) == 2
 
     assert "tn-nothing" in capsys.readouterr().err
 
@@ -141,7 +143,7 @@ def test_run_dry_run_prints_the_plan_and_makes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "run"
-    arguments = ("--local", "--vip", "127.0.0.1", "--runtime-root", str(root))
+    arguments = ("--local", "--vip", "127.0.0.1", "--open", "--runtime-root", str(root))
 
     assert run("run", "--dry-run", *arguments) == 0
 
@@ -184,6 +186,45 @@ def test_format_picture_shows_owner_mode_and_sum(picture: dict[str, Any]) -> Non
     assert "VIP 192.0.2.2, UDP port 3478" in text
     assert "0.1    transceiver  active  20000        12     3456      3000" in text
     assert "received 3460 = sum of verdicts 3460" in text
+
+
+def test_format_picture_tells_what_clients_are_told_of_each_vip(picture: dict[str, Any]) -> None:
+    picture["addresses"] = [
+        {"vip": "10.0.0.1", "advertised": ["198.51.100.1"], "present": True},
+        {"vip": "10.0.0.2", "advertised": [], "present": True},
+        {"vip": "10.0.0.3", "advertised": [], "present": False},
+        {"vip": "192.0.2.2", "advertised": ["192.0.2.2"], "present": True},
+    ]
+    picture["warnings"] = ["VIP 10.0.0.9 is a private address"]
+
+    lines = format_picture(picture)
+
+    assert "VIP 10.0.0.1, UDP port 3478, advertised as 198.51.100.1" in lines
+    assert "VIP 10.0.0.2, UDP port 3478: its calls go on, new clients are not told of it" in lines
+    gone = "VIP 10.0.0.3, UDP port 3478: ADDRESS GONE from this host, its calls wait for it"
+    assert gone in lines
+    assert "VIP 192.0.2.2, UDP port 3478" in lines
+    assert "WARNING: VIP 10.0.0.9 is a private address" in lines
+
+
+@pytest.mark.parametrize(
+    ("text", "instance"), [('instance = "two"\n', "two"), ("instance = 7\nbad = 1\n", "default")]
+)
+def test_status_asks_the_instance_of_the_file_however_broken_that_is(
+    text: str,
+    instance: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "turnout.toml"
+    path.write_text(text)
+    read = SettingsFile.read_if_there
+    monkeypatch.setattr(SettingsFile, "read_if_there", lambda: read(path))
+
+    assert run("status", "--runtime-root", str(tmp_path), "--bpffs", str(tmp_path)) == 1
+
+    assert f"no agent runs for instance {instance}" in capsys.readouterr().err
 
 
 def test_format_picture_leaves_out_counters_of_zero(picture: dict[str, Any]) -> None:

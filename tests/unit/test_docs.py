@@ -9,12 +9,19 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from turnout.cli import call, doctor, down, run, status
+from turnout.cli import call, config, doctor, down, run, status
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([PROJECT / "README.md", PROJECT / "CHANGELOG.md", *PROJECT.glob("docs/**/*.md")])
 OPERATIONS = PROJECT / "docs" / "operations.md"
-COMMANDS = {"run": run, "down": down, "status": status, "doctor": doctor, "call": call}
+COMMANDS = {
+    "run": run,
+    "down": down,
+    "status": status,
+    "doctor": doctor,
+    "call": call,
+    "config": config,
+}
 
 # family__reason as it stands in `struct counters`; two underscores are in no other word.
 COUNTER = re.compile(r"\b([a-z]+__[a-z_]+)\b")

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from turnout.doors import discard_datagrams, open_listener, open_shared_ports, wait_for_vips
+from turnout.doors import SharedPorts, open_listener, wait_for_vips
 from turnout.errors import TurnoutError
 from turnout.metrics import Tally
 from turnout.settings import Endpoint, Settings
@@ -24,14 +24,28 @@ def free_udp_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_open_shared_ports_port_taken_names_vip_port_and_flag() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken, ExitStack() as doors:
+def test_shared_ports_port_taken_names_vip_port_and_flag() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        settings = Settings(vips=(LOOPBACK,), local=True, shared_port=port)
 
-        with pytest.raises(TurnoutError, match=f"vip 127.0.0.1: UDP port {port} .* --shared-port"):
-            open_shared_ports(settings, doors)
+        with (
+            SharedPorts(port, Tally()) as shared,
+            pytest.raises(TurnoutError, match=f"vip 127.0.0.1: UDP port {port} .* --shared-port"),
+        ):
+            shared.open(LOOPBACK)
+
+
+@pytest.mark.parametrize("address", ["192.0.2.222", "2001:db8::222"])
+def test_shared_ports_address_that_is_not_there_is_ours_all_the_same(address: str) -> None:
+    port = free_udp_port()
+    with SharedPorts(port, Tally()) as shared:
+        shared.open(ip_address(address))
+        shared.open(ip_address(address))
+
+        assert list(shared.vips) == [ip_address(address)]
+        with SharedPorts(port, Tally()) as second, pytest.raises(TurnoutError, match="is taken"):
+            second.open(ip_address(address))
 
 
 def test_wait_for_vips_address_of_nobody_here_says_so() -> None:
@@ -52,18 +66,33 @@ def test_open_listener_address_of_nobody_here_says_so() -> None:
         open_listener("--metrics", Endpoint("192.0.2.222", 9478), doors)
 
 
-async def test_discard_datagrams_counts_what_arrives() -> None:
-    tally = Tally()
-    with ExitStack() as doors:
-        settings = Settings(vips=(LOOPBACK,), local=True, shared_port=free_udp_port())
-        sockets = open_shared_ports(settings, doors)
-        task = asyncio.create_task(discard_datagrams(sockets, tally))
-        client = doors.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+@pytest.mark.parametrize("opened", ["before", "while it runs"])
+async def test_shared_ports_discard_counts_what_arrives(opened: str) -> None:
+    tally, port = Tally(), free_udp_port()
+    with (
+        SharedPorts(port, tally) as shared,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        if opened == "before":
+            shared.open(LOOPBACK)
+        task = asyncio.create_task(shared.discard())
+        await asyncio.sleep(0)
+        shared.open(LOOPBACK)
         for size in (0, 1, 1400):
-            client.sendto(bytes(size), ("127.0.0.1", settings.shared_port))
+            client.sendto(bytes(size), ("127.0.0.1", port))
         await until(lambda: tally.shared_port_datagrams == 3)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
     assert tally.shared_port_datagrams == 3
+
+
+async def test_shared_ports_close_gives_the_port_back() -> None:
+    port = free_udp_port()
+    with SharedPorts(port, Tally()) as shared:
+        shared.open(LOOPBACK)
+        shared.close(LOOPBACK)
+
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(("127.0.0.1", port))

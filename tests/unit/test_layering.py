@@ -16,23 +16,24 @@ SOURCE = Path(__file__).resolve().parents[2] / "agent" / "turnout"
 # everything below.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"__main__", "cli"}),
-    frozenset({"supervisor"}),
+    frozenset({"supervisor", "reloading"}),
     frozenset({"edge", "takedown", "children"}),
-    frozenset({"api", "signaling", "status", "doors", "defaults"}),
+    frozenset({"attachments", "host_news", "transceiver_settings"}),
+    frozenset({"api", "signaling", "status", "vips", "doors", "defaults"}),
     frozenset({"steering", "metrics", "doctor"}),
-    frozenset({"adoption", "flows", "kernel_settings", "ownership"}),
+    frozenset({"adoption", "flows", "kernel_settings", "ownership", "session_table"}),
     frozenset({"kernel"}),
-    frozenset({"settings", "rundir", "portranges", "tasks"}),
+    frozenset({"exposure", "settings", "rundir", "portranges", "tasks"}),
     frozenset({"wire"}),
-    frozenset({"errors", ""}),
+    frozenset({"errors", "logs", ""}),
 )
 
 # Programs of their own, which share a package with the edge and nothing else: what they may
 # import, and which parts may import them.
 APART = {
-    "transceiver": ({"wire", "errors"}, frozenset[str]()),
+    "transceiver": ({"wire", "errors", "logs"}, frozenset[str]()),
     "calling": ({"wire", "errors"}, {"cli"}),
-    "client": ({"errors"}, {"cli", "supervisor"}),
+    "client": ({"errors"}, {"cli", "supervisor", "reloading"}),
 }
 
 # Outside modules and the only parts that may import them.

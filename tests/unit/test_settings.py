@@ -92,6 +92,55 @@ def test_parse_values_of_a_file_gives_the_same_as_flags() -> None:
         ({"instance": "../x"}, "instance '../x': must be"),
         ({"instance": "a.b"}, "instance 'a.b': must be"),
         ({"bpffs": "bpf"}, "bpffs bpf: must be an absolute path"),
+        ({"advertise": ["198.51.100"]}, "advertise '198.51.100': must be PUBLIC or PUBLIC=VIP"),
+        ({"advertise": ["198.51.100.1="]}, "must be PUBLIC or PUBLIC=VIP"),
+        ({"advertise": ["0.0.0.0"]}, "advertise 0.0.0.0: must be one host's address"),
+        ({"advertise": ["2001:db8::1=10.0.0.1"]}, "both must be IPv4, or both IPv6"),
+        (
+            {"vip": ["10.0.0.1"], "advertise": ["198.51.100.1=10.0.0.2"]},
+            "advertise 198.51.100.1=10.0.0.2: 10.0.0.2 is no VIP; they are 10.0.0.1",
+        ),
+        (
+            {"vip": ["10.0.0.1", "10.0.0.2"], "advertise": ["198.51.100.1"]},
+            "advertise 198.51.100.1: 2 of the VIPs (10.0.0.1, 10.0.0.2) are IPv4: name one",
+        ),
+        (
+            {"vip": ["10.0.0.1"], "advertise": ["2001:db8::1"]},
+            "advertise 2001:db8::1: 0 of the VIPs (10.0.0.1) are IPv6",
+        ),
+        ({"advertise": ["198.51.100.1"] * 2}, "advertise 198.51.100.1: is given twice"),
+        ({"http-token": "short"}, "http-token (of 5 characters): must be 16 to 256 characters"),
+        ({"http-token": 5}, "http-token (a int): must be 16 to 256 characters"),
+        ({"tls-cert": "/c.pem"}, "tls-cert /c.pem: needs tls-key beside it"),
+        ({"tls-key": "/k.pem"}, "tls-key /k.pem: needs tls-cert beside it"),
+        ({"tls-cert": "c.pem"}, "tls-cert c.pem: must be an absolute path"),
+        ({"trusted-proxy": ["10.0.0.1/8"]}, "trusted-proxy '10.0.0.1/8': must be an address or"),
+        ({"app": "rtp://127.0.0.1"}, "app 'rtp://127.0.0.1': must be echo or rtp://HOST:PORT"),
+        ({"app": "rtp://127.0.0.1:99999"}, "must be echo or rtp://HOST:PORT"),
+        ({"app": "talk"}, "app 'talk': must be echo or"),
+        ({"webhook": "ftp://x/"}, "webhook 'ftp://x/': must be a URL"),
+        ({"ice-server": "stun:x"}, "ice-server 'stun:x': must be tables, each headed by [[ice_"),
+        ({"ice-server": [{}]}, "ice-server[1].urls is missing"),
+        ({"ice-server": [{"urls": "x.org"}]}, "ice-server[1].urls 'x.org': must be like stun:"),
+        ({"ice-server": [{"urls": "turn:x"}]}, "a TURN server needs username and credential"),
+        ({"ice-server": [{"url": "stun:x"}]}, "ice-server[1].url: no such setting; did you mean"),
+        ({"upstream": [{"name": "a"}]}, "upstream[1].lane is missing: needs name and lane"),
+        (
+            {"upstream": [{"name": "a", "lane": 20100}]},
+            "upstream[1] 'a': needs whip (a URL) or socket (a path)",
+        ),
+        (
+            {"upstream": [{"name": "a", "lane": 20000, "socket": "/s"}], "transceivers": 2},
+            "upstream[1].lane 20000: must be 20002 to 20999",
+        ),
+        (
+            {"upstream": [{"name": "a", "lane": 20100, "socket": "/s", "weight": 0}]},
+            "upstream[1].weight 0: must be 1 to 1000",
+        ),
+        (
+            {"upstream": [{"name": n, "lane": 20100, "socket": "/s"} for n in "ab"]},
+            "upstream 20100: is given twice",
+        ),
         ({"log-level": "loud"}, "log-level loud: must be one of debug, info, warning, error"),
         ({"local": "yes"}, "local 'yes': must be true or false"),
         ({"share-port": "1"}, "share-port: no such setting; did you mean 'shared-port'?"),
@@ -106,6 +155,105 @@ def test_parse_wrong_value_names_key_value_and_what_is_allowed(
 
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_parse_secrets_are_not_repeated_by_errors() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.parse({"http-token": "geheim geheim geheim"})
+
+    assert "geheim" not in str(caught.value)
+
+
+FULL = {
+    "vip": ["10.0.0.1", "fd00::1"],
+    "advertise": ["198.51.100.1=10.0.0.1", "2001:db8::1"],
+    "http-token": "0123456789abcdef",
+    "tls-cert": "/etc/cert.pem",
+    "tls-key": "/etc/key.pem",
+    "trusted-proxy": ["10.0.0.0/8", "2001:db8::/32"],
+    "ice-server": [{"urls": ["turn:t.example:3478"], "username": "u", "credential": "c"}],
+    "upstream": [{"name": "sfu", "lane": 20100, "whip": "http://127.0.0.1:7777/whip"}],
+    "transceivers": 2,
+    "app": "rtp://127.0.0.1:4000",
+    "webhook": "https://127.0.0.1:9000/calls",
+    "open": True,
+    "log-json": True,
+}
+
+
+def test_json_of_every_key_written_and_read_gives_equal_settings() -> None:
+    settings = Settings.parse(FULL)
+
+    assert Settings.from_json(settings.to_json()) == settings
+    assert settings.upstreams[0].weight == 1
+    assert settings.ice_servers[0].urls == ("turn:t.example:3478",)
+
+
+def test_repr_of_settings_shows_no_secret() -> None:
+    assert "0123456789abcdef" not in repr(Settings.parse(FULL))
+    assert "credential" not in repr(Settings.parse(FULL))
+
+
+def test_write_leaves_a_file_for_its_owner_alone(tmp_path: Path) -> None:
+    settings = Settings.parse(FULL | {"runtime-root": str(tmp_path)})
+    settings.runtime.mkdir()
+    settings.write()
+    settings.write()
+
+    assert settings.settings_file.stat().st_mode & 0o777 == 0o600
+    assert Settings.load("default", tmp_path) == settings
+
+
+PRIVATE, OTHER, SIX = (ip_address(text) for text in ("10.0.0.1", "10.0.0.2", "fd00::1"))
+
+
+def test_candidates_are_the_public_addresses_where_there_are_some() -> None:
+    settings = Settings.parse({"advertise": ["198.51.100.1=10.0.0.1", "198.51.100.2=10.0.0.1"]})
+
+    assert settings.candidates([PRIVATE, SIX]) == [
+        ("198.51.100.1", 3478),
+        ("198.51.100.2", 3478),
+        ("fd00::1", 3478),
+    ]
+    # Its VIP is not there just now.
+    assert settings.candidates([SIX]) == [("fd00::1", 3478)]
+
+
+def test_candidates_public_without_vip_stands_for_the_first_of_its_family() -> None:
+    settings = Settings.parse({"advertise": ["198.51.100.1", "2001:db8::1"]})
+
+    assert settings.candidates([PRIVATE, OTHER, SIX]) == [
+        ("198.51.100.1", 3478),
+        ("10.0.0.2", 3478),
+        ("2001:db8::1", 3478),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("vip", "is_hidden"),
+    [
+        ("10.1.2.3", True),
+        ("172.16.0.1", True),
+        ("172.32.0.1", False),
+        ("192.168.1.1", True),
+        ("100.64.0.1", True),
+        ("100.128.0.1", False),
+        ("169.254.1.1", True),
+        ("fd00::1", True),
+        ("fc00::1", True),
+        ("192.0.2.1", False),
+        ("2001:db8::1", False),
+        ("127.0.0.1", False),
+    ],
+)
+def test_hidden_vips_are_the_private_ones_without_a_public_address(
+    vip: str, is_hidden: bool
+) -> None:
+    address = ip_address(vip)
+
+    assert Settings().hidden_vips([address]) == [address] * is_hidden
+    # Somebody who advertises it as itself knows what he does.
+    assert Settings.parse({"advertise": [vip]}).hidden_vips([address]) == []
 
 
 def test_json_written_and_read_gives_equal_settings() -> None:

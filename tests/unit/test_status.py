@@ -1,14 +1,17 @@
 """The status picture: with an agent, from the maps alone, and the sum of the verdicts."""
 
+from collections.abc import Iterator
 from ipaddress import ip_address
 
 import pytest
 
+from turnout.doors import SharedPorts
 from turnout.kernel_settings import write_kernel_settings
 from turnout.metrics import Tally
 from turnout.settings import Settings
 from turnout.status import add_up, build_status, build_status_without_agent, verdict_sum
 from turnout.steering import Steering
+from turnout.vips import Vips
 from unit.counted_maps import CountedMaps
 
 SETTINGS = Settings(transceivers=1, vips=(ip_address("192.0.2.2"),))
@@ -32,12 +35,20 @@ def steering(maps: CountedMaps) -> Steering:
     return steering
 
 
+@pytest.fixture
+def vips(maps: CountedMaps) -> Iterator[Vips]:
+    with SharedPorts(0, Tally()) as shared_ports:
+        vips = Vips(maps.as_maps(), shared_ports)
+        vips.start(SETTINGS, SETTINGS.vips)
+        yield vips
+
+
 def test_build_status_shows_owners_with_sessions_and_packets(
-    maps: CountedMaps, steering: Steering
+    maps: CountedMaps, steering: Steering, vips: Vips
 ) -> None:
     tally = Tally(shared_port_datagrams=4)
 
-    picture = build_status(SETTINGS, maps.as_maps(), steering, INTERFACES, tally)
+    picture = build_status(SETTINGS, maps.as_maps(), steering, INTERFACES, tally, vips=vips)
 
     assert picture["owners"] == [
         {
@@ -57,9 +68,9 @@ def test_build_status_shows_owners_with_sessions_and_packets(
 
 
 def test_build_status_without_agent_tells_the_same_of_the_kernel(
-    maps: CountedMaps, steering: Steering
+    maps: CountedMaps, steering: Steering, vips: Vips
 ) -> None:
-    with_agent = build_status(SETTINGS, maps.as_maps(), steering, INTERFACES, Tally())
+    with_agent = build_status(SETTINGS, maps.as_maps(), steering, INTERFACES, Tally(), vips=vips)
 
     picture = build_status_without_agent("default", maps.as_maps(), INTERFACES)
 

@@ -55,6 +55,8 @@ def test_transceiver_arguments_are_its_command_line() -> None:
         "2001:db8::2",
         "--control",
         "/run/turnout/default/transceiver-1.sock",
+        "--app",
+        "echo",
         "--log-level",
         "info",
     ]
@@ -92,12 +94,17 @@ def test_missing_transceivers_adopted_owner_that_has_not_spoken_is_missing() -> 
 def test_describe_says_the_mode_that_was_got_and_why() -> None:
     picture: dict[str, Any] = {
         "interfaces": [{"name": "eth0", "mode": "generic", "note": "native mode refused"}],
-        "vips": ["192.0.2.2"],
+        "addresses": [
+            {"vip": "192.0.2.2", "advertised": ["192.0.2.2"], "present": True},
+            {"vip": "10.0.0.2", "advertised": ["198.51.100.2"], "present": True},
+        ],
     }
 
     lines = describe(SETTINGS, picture)
 
     assert lines[0] == "eth0: XDP in generic mode, egress filter (native mode refused)"
+    assert lines[1] == "VIP 192.0.2.2, UDP port 3478"
+    assert lines[2] == "VIP 10.0.0.2, UDP port 3478, advertised as 198.51.100.2"
     assert lines[-1] == "instance default is ready"
 
 

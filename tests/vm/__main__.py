@@ -1,4 +1,4 @@
-"""`python -m vm SERIES`: the datapath on Debian's own kernel, emulated (called by scripts/vm-test).
+"""`python -m vm SERIES`: a whole edge on Debian's own kernel, emulated (called by scripts/vm-test).
 
 Ends with one line of JSON (see results.py). A plan of steps is run in the machine by guest.py; a
 tier that wants more of it adds a step here.
@@ -10,6 +10,7 @@ import json
 import shlex
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 # Emulation is about ten times slower than the hardware; the bounds are there to end a hang.
 LOAD_SECONDS = 120
+EDGE_SECONDS = 300
+PROVISION_SECONDS = 60
 TESTS_SECONDS = 420
 
 LOAD_STEP: dict[str, Any] = {
@@ -29,6 +32,21 @@ LOAD_STEP: dict[str, Any] = {
     "command": ["env", "PYTHONPATH=tests", "python3", "-m", "vm.load"],
     "timeout": LOAD_SECONDS,
     "required": True,
+}
+
+
+# No network there: it must find that nothing is missing.
+PROVISION_STEP: dict[str, Any] = {
+    "name": "provision",
+    "command": ["vagrant/provision.sh", "edge"],
+    "timeout": PROVISION_SECONDS,
+    "required": True,
+}
+
+EDGE_STEP: dict[str, Any] = {
+    "name": "edge",
+    "command": ["env", "PYTHONPATH=tests", "python3", "-m", "vm.edge"],
+    "timeout": EDGE_SECONDS,
 }
 
 
@@ -62,6 +80,8 @@ def judge(series: str, reports: list[dict[str, Any]]) -> list[Result]:
             results += judge_counts(name, report)
             told = report.get("values", {}).items()
             results += [Result(f"{name}: {key}", value) for key, value in told]
+            judged = [Result(**result) for result in report.get("results", [])]
+            results += [replace(result, name=f"{name}: {result.name}") for result in judged]
     return results
 
 
@@ -94,7 +114,7 @@ def main() -> int:
     parser.add_argument("--report", type=Path, metavar="FILE", help="leave the counts here")
     parser.add_argument("--build-only", action="store_true", help="only fill the cache")
     options = parser.parse_args()
-    plan: Plan = [LOAD_STEP, tests_step("tests/datapath")]
+    plan: Plan = [PROVISION_STEP, LOAD_STEP, EDGE_STEP, tests_step("tests/datapath")]
     if options.command:
         command = shlex.split(options.command)
         plan = [{"name": "command", "command": command, "timeout": TESTS_SECONDS}]

@@ -19,9 +19,11 @@ from typing import Any
 
 MARK = "@@turnout "
 
-# A step that is pytest writes its results here; another may write an object with values of its own.
+# A step that is pytest writes its results here; another may write an object with values of its own
+# to be told, or a list of results (results.py) that it has judged.
 JUNIT = Path("/tmp/junit.xml")
 VALUES = Path("/tmp/values.json")
+RESULTS = Path("/tmp/results.json")
 
 MOUNTS = (
     ("proc", "/proc"),
@@ -59,6 +61,7 @@ def prepare() -> None:
     """Mount the kernel's filesystems, bring lo up and turn stdout to the second serial port."""
     for kind, target in MOUNTS:
         subprocess.run(["mount", "-t", kind, kind, target], check=True)
+    Path("/dev/fd").symlink_to("/proc/self/fd")  # bash's <(...), which scripts/setup uses
     port = os.open("/dev/ttyS1", os.O_WRONLY | os.O_NOCTTY)
     os.dup2(port, 1)
     os.dup2(port, 2)
@@ -66,9 +69,9 @@ def prepare() -> None:
 
 
 def run_step(step: dict[str, Any], project: Path) -> dict[str, Any]:
-    """Run one step and return its report: exit status, seconds, what it wrote to be told."""
-    JUNIT.unlink(missing_ok=True)
-    VALUES.unlink(missing_ok=True)
+    """Run one step and return its report: exit status, seconds, what it wrote for us."""
+    for path in (JUNIT, VALUES, RESULTS):
+        path.unlink(missing_ok=True)
     environment = {
         "HOME": "/tmp",
         "LANG": "C.UTF-8",
@@ -92,6 +95,8 @@ def run_step(step: dict[str, Any], project: Path) -> dict[str, Any]:
         done |= read_counts(JUNIT)
     if VALUES.exists():
         done["values"] = json.loads(VALUES.read_text())
+    if RESULTS.exists():
+        done["results"] = json.loads(RESULTS.read_text())
     return done
 
 

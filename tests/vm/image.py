@@ -7,6 +7,7 @@ guest has the same Python), and the project itself, made anew for every run. Cal
 
 import hashlib
 import json
+import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
@@ -15,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from vm.packages import (
-    GUEST_PACKAGES,
+    BARE_SYSTEM_PACKAGES,
     SUITE,
     Kernel,
     VmError,
     debian_mirror,
     download,
+    edge_packages,
     run,
 )
 
@@ -42,10 +44,16 @@ busybox mount -t ext4 /dev/vdc /root{GUEST_PROJECT}/.venv
 exec busybox switch_root /root /usr/bin/python3 {GUEST_PROJECT}/tests/vm/guest.py
 """
 
-# Checkers, browser drivers and installers: nothing that runs in the guest imports them.
-NOT_FOR_GUEST = ("mypy*", "*__mypyc*", "playwright*", "pip*", "ruff*", "setuptools*", "hatch*")
+# Checkers and browser drivers: nothing that runs in the guest imports them.
+NOT_FOR_GUEST = ("mypy*", "*__mypyc*", "playwright*", "ruff*", "setuptools*", "hatch*")
 
-PROJECT_PARTS = ("agent", "bpf", "tests", "pyproject.toml")
+# The commands of the guest's virtual environment, and where their `main` is.
+COMMANDS = {"pip": "pip._internal.cli.main", "turnout": "turnout.cli.main"}
+
+# What scripts/setup leaves in a virtual environment that is as it should be.
+STAMP = "turnout-setup"
+
+PROJECT_PARTS = ("agent", "bpf", "scripts", "tests", "vagrant", "pyproject.toml")
 
 Say = Callable[[str], None]
 Plan = list[dict[str, Any]]
@@ -66,20 +74,22 @@ def build_image(kernel: Kernel, project: Path, cache: Path, plan: Plan, say: Say
 
     What `cache` does not hold yet is built, which needs root.
     """
-    recipe = Path(__file__).read_text() + repr((kernel, GUEST_PACKAGES, SUITE))
+    packages = (*edge_packages(project), *BARE_SYSTEM_PACKAGES)
+    recipe = Path(__file__).read_text() + repr((kernel, packages, SUITE))
     boot = cache / f"boot-{digest([recipe])}"
     if not boot.exists():
         say(f"building a Debian image with Linux {kernel.version} (about a minute, then cached)")
-        build_atomically(boot, lambda to: build_boot(kernel, to, say))
+        build_atomically(boot, lambda to: build_boot(kernel, packages, to, say))
         forget_others(cache, "boot-*", boot)
     site = project / ".venv" / "lib" / "python3.11" / "site-packages"
-    if not site.is_dir():
-        raise VmError(f"there is no {site}: run scripts/setup test")
+    stamp = project / ".venv" / STAMP
+    if not site.is_dir() or not stamp.exists():
+        raise VmError(f"there is no {site}, or it is half made: run scripts/setup test")
     names = sorted(entry.name for entry in site.glob("*.dist-info"))
-    venv = cache / f"venv-{digest([recipe, *names])}.ext4"
+    venv = cache / f"venv-{digest([recipe, stamp.read_text(), *names])}.ext4"
     if not venv.exists():
         say("copying the virtual environment")
-        build_atomically(venv, lambda to: build_venv(site, to))
+        build_atomically(venv, lambda to: build_venv(site, stamp, to))
         forget_others(cache, "venv-*", venv)
     tree = cache / "project.ext4"
     build_project(project, plan, tree)
@@ -119,15 +129,15 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def build_boot(kernel: Kernel, directory: Path, say: Say) -> None:
-    """Fill `directory` with root.ext4, vmlinuz and initramfs."""
+def build_boot(kernel: Kernel, packages: tuple[str, ...], directory: Path, say: Say) -> None:
+    """Fill `directory` with root.ext4 (minbase and `packages`), vmlinuz and initramfs."""
     directory.mkdir()
     root, unpacked = directory / "root", directory / "unpacked"
     say("fetching the kernel, its headers and busybox")
     for deb in download((*kernel.packages, "busybox-static"), directory / "debs"):
         run(["dpkg", "-x", str(deb), str(unpacked)])
-    say(f"debootstrap: {SUITE} minbase with {', '.join(GUEST_PACKAGES)}")
-    include = f"--include={','.join(GUEST_PACKAGES)}"
+    say(f"debootstrap: {SUITE} minbase with {', '.join(packages)}")
+    include = f"--include={','.join(packages)}"
     run(["debootstrap", "--variant=minbase", include, SUITE, str(root), debian_mirror()])
     for waste in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale"):
         remove(root / waste)
@@ -183,8 +193,11 @@ def build_initramfs(modules: Path, busybox: Path, target: Path) -> None:
     remove(tree)
 
 
-def build_venv(site: Path, target: Path) -> None:
-    """Write a disk that is a virtual environment in GUEST_PROJECT with the host's packages."""
+def build_venv(site: Path, stamp: Path, target: Path) -> None:
+    """Write a disk that is a virtual environment in GUEST_PROJECT with the host's packages.
+
+    In the guest, where there is no network, scripts/setup looks at it as at any other.
+    """
     tree = target.with_name("venv.tree")
     remove(tree)
     ignore = shutil.ignore_patterns(*NOT_FOR_GUEST)
@@ -194,17 +207,23 @@ def build_venv(site: Path, target: Path) -> None:
     for path_file in packages.glob("*.pth"):
         path_file.unlink()
     (packages / "turnout.pth").write_text(f"{GUEST_PROJECT}/agent\n")
-    (tree / "pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = true\n")
+    (tree / "pyvenv.cfg").write_text(
+        "home = /usr/bin\n"
+        "include-system-site-packages = true\n"
+        f"version = {platform.python_version()}\n"
+    )
+    shutil.copy2(stamp, tree / STAMP)
     scripts = tree / "bin"
     scripts.mkdir()
     for name in ("python", "python3"):
         (scripts / name).symlink_to("/usr/bin/python3")
-    command = scripts / "turnout"
-    command.write_text(
-        f"#!{GUEST_PROJECT}/.venv/bin/python3\n"
-        "import sys\nfrom turnout.cli.main import main\nsys.exit(main())\n"
-    )
-    command.chmod(0o755)
+    for name, module in COMMANDS.items():
+        command = scripts / name
+        command.write_text(
+            f"#!{GUEST_PROJECT}/.venv/bin/python3\n"
+            f"import sys\nfrom {module} import main\nsys.exit(main())\n"
+        )
+        command.chmod(0o755)
     make_ext4(tree, target, spare_mib=64)
     remove(tree)
 

@@ -14,9 +14,9 @@ SUITE = "bookworm"
 # The kernel of Debian's cloud images: small, and what most edges run.
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
 
-# Beside minbase. kmod loads what the kernel has as modules (veth, cls_bpf); bpftool and nftables
-# are for tests that run the whole edge.
-GUEST_PACKAGES = ("bpftool", "iproute2", "kmod", "nftables", "procps", "python3-bpfcc")
+# Beside minbase and what an edge needs (edge_packages): kmod loads what the kernel has as modules
+# (veth, cls_bpf), procps and nftables are what an installed Debian has and minbase has not.
+BARE_SYSTEM_PACKAGES = ("kmod", "nftables", "procps")
 
 
 class VmError(Exception):
@@ -48,6 +48,15 @@ def run(command: list[str], *, cwd: Path | None = None) -> str:
         tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
         raise VmError(f"{' '.join(command)} ended with {done.returncode}:\n{tail}")
     return done.stdout
+
+
+def edge_packages(project: Path) -> tuple[str, ...]:
+    """Return what `scripts/setup run` installs, read from that script: there is no second list."""
+    script = project / "scripts" / "setup"
+    match = re.search(r"^packages=\(([^)]*)\)$", script.read_text(), re.MULTILINE)
+    if match is None:
+        raise VmError(f"{script} has no line packages=(...): the image's packages come from there")
+    return tuple(match[1].split())
 
 
 def find_kernel(wanted: str) -> Kernel:

@@ -13,7 +13,7 @@ from typing import Any
 
 from turnout.calling.report import Media
 from turnout.calling.sdp import format_address
-from turnout.calling.tone import FRAME_SAMPLES, SAMPLE_RATE, ToneSource
+from turnout.calling.tone import FRAME_SAMPLES, SAMPLE_RATE, ToneSource, at_48_khz
 from turnout.errors import CallError
 
 _FRAME_S = FRAME_SAMPLES / SAMPLE_RATE
@@ -88,7 +88,7 @@ class Peer:
                 return
             channels = len(frame.layout.channels)
             samples = array("h", bytes(frame.planes[0])[: frame.samples * channels * 2])
-            yield samples[::channels]
+            yield at_48_khz(samples[::channels], frame.sample_rate)
 
     def pair(self) -> tuple[str | None, str | None]:
         """Return the nominated pair's local and remote address:port."""

@@ -88,6 +88,14 @@ class ToneDetector:
         return f"mostly {loudest} Hz"
 
 
+def at_48_khz(samples: "array[int]", rate: int) -> "array[int]":
+    """Return s16 samples at 48 kHz: G.711 is decoded to 8 kHz. Each is held; no tone moves."""
+    times = SAMPLE_RATE // rate
+    if times == 1:
+        return samples
+    return array("h", [one for one in samples for _ in range(times)])
+
+
 def _wave(hz: int) -> tuple[list[float], list[float]]:
     turn = 2 * math.pi * hz / _DETECTOR_RATE
     return (

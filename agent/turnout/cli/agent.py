@@ -4,9 +4,9 @@ import argparse
 import asyncio
 from typing import Any
 
-from turnout.cli.logs import set_up_logs
 from turnout.cli.options import add_child_options
 from turnout.edge import run_agent
+from turnout.logs import set_up_logs
 from turnout.settings import Settings
 
 
@@ -18,6 +18,6 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM. Returns 0."""
     settings = Settings.load(args.instance, args.runtime_root)
-    set_up_logs("agent", settings.log_level)
+    set_up_logs("agent", settings.log_level, as_json=settings.log_json)
     asyncio.run(run_agent(settings))
     return 0

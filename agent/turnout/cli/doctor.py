@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from turnout import rundir
-from turnout.cli.options import add_instance_options, settings_from
+from turnout.cli.options import add_config_option, add_instance_options, settings_from
 from turnout.defaults import fill_defaults
 from turnout.doctor import examine
 from turnout.doctor.finding import FAIL, OK, WARN, Finding
@@ -50,12 +50,14 @@ def add_parser(subparsers: Any) -> None:
     planned = parser.add_argument_group("the edge that is planned, as `turnout run` takes it")
     planned.add_argument("--interface", metavar="NAME", action="append")
     planned.add_argument("--vip", metavar="ADDRESS", action="append")
+    planned.add_argument("--advertise", metavar="PUBLIC[=VIP]", action="append")
     planned.add_argument("--shared-port", metavar="PORT")
     planned.add_argument("--lanes", metavar="FIRST-LAST")
     planned.add_argument("--http", metavar="ADDRESS:PORT")
     planned.add_argument("--metrics", metavar="ADDRESS:PORT")
     planned.add_argument("--xdp-mode", metavar="MODE", help="generic or native")
     planned.add_argument("--local", action="store_true", help="lo as well")
+    add_config_option(parser)
     add_instance_options(parser)
     parser.add_argument(
         "--json", action="store_true", default=False, help="print the findings as JSON"

@@ -4,10 +4,10 @@ import argparse
 import sys
 from typing import Any
 
-from turnout.cli.logs import set_up_logs
-from turnout.cli.options import add_instance_options, settings_from
+from turnout.cli.options import add_instance_options, instance_from
 from turnout.cli.run import require_root
 from turnout.errors import TurnoutError
+from turnout.logs import set_up_logs
 from turnout.takedown import down, instances
 
 _DESCRIPTION = """\
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Take one instance or all of them down and say what went. Returns 0, or 1 if one stays."""
     require_root("down")
     set_up_logs("down", "info")
-    settings = settings_from(args)
+    settings = instance_from(args)
     names = instances(settings) if args.all else [settings.instance]
     failed: list[TurnoutError] = []
     removed = []

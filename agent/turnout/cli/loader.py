@@ -4,8 +4,8 @@ import argparse
 import logging
 from typing import Any
 
-from turnout.cli.logs import set_up_logs
 from turnout.cli.options import add_child_options
+from turnout.logs import set_up_logs
 from turnout.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     from turnout.kernel.pins import Pins  # noqa: PLC0415
 
     settings = Settings.load(args.instance, args.runtime_root)
-    set_up_logs("loader", settings.log_level)
+    set_up_logs("loader", settings.log_level, as_json=settings.log_json)
     report = load(Pins(settings.bpffs, settings.instance))
     log.info(
         "%s in %.1f s, %s; adopted maps: %s",

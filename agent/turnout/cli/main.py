@@ -13,7 +13,7 @@ from importlib import import_module
 from turnout import __version__
 from turnout.errors import SettingsError, TurnoutError
 
-COMMANDS = ("run", "down", "status", "doctor", "call")
+COMMANDS = ("run", "down", "status", "doctor", "call", "config")
 # What `run` starts; nobody types them.
 CHILDREN = ("loader", "agent")
 
@@ -23,10 +23,11 @@ packet to the transceiver that owns its session, in the kernel."""
 
 _EPILOG = """\
 examples:
-  turnout run --local          an edge on the default-route interface and lo
+  turnout run --local --open   an edge on the default-route interface and lo, for everybody
   turnout status               owners, sessions, and what became of each packet
   turnout call http://127.0.0.1:8080/whip
                                a real call through it, a tone out and back
+  turnout config check         the settings file: what it says, or what is wrong
   turnout doctor               what on this host is in the way, each with its mend
   turnout down                 end it and leave nothing behind
 
@@ -37,15 +38,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; `argv` without the program's name."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     named = arguments[0] if arguments and arguments[0] in (*COMMANDS, *CHILDREN) else None
-    parser = _build_parser((named,) if named else COMMANDS)
-    args = parser.parse_args(arguments)
-    if args.command is None:
-        parser.print_help()
-        return 2
     try:
+        parser = _build_parser((named,) if named else COMMANDS)
+        args = parser.parse_args(arguments)
+        if args.command is None:
+            parser.print_help()
+            return 2
         return int(import_module(f"turnout.cli.{args.command}").run(args))
     except TurnoutError as error:
-        print(f"turnout {args.command}: {error}", file=sys.stderr)
+        print(f"turnout {named}: {error}", file=sys.stderr)
         return 2 if isinstance(error, SettingsError) else 1
     except KeyboardInterrupt:
         return 1

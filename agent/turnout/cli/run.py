@@ -2,31 +2,39 @@
 
 import argparse
 import asyncio
+import logging
 import os
 from typing import Any
 
-from turnout.cli.logs import set_up_logs
-from turnout.cli.options import add_instance_options, settings_from
+from turnout.cli.options import add_config_option, add_instance_options, checked_settings_from
 from turnout.defaults import fill_defaults
-from turnout.errors import TurnoutError
+from turnout.errors import SettingsError, TurnoutError
+from turnout.logs import set_up_logs
+from turnout.settings import Settings
 from turnout.supervisor import Supervisor, plan
+
+log = logging.getLogger(__name__)
 
 _DESCRIPTION = """\
 Start an edge and keep it running. The program is compiled and pinned, attached to the interfaces,
 and one transceiver a core is started. Ctrl-C or SIGTERM ends all of it and undoes every change;
-after a kill -9, `turnout down` does that."""
+after a kill -9, `turnout down` does that. SIGHUP reads the settings file again; calls go on."""
 
 _EPILOG = """\
 examples:
-  turnout run
-      the interface of the default route, its addresses, UDP port 3478
-  turnout run --dry-run
+  turnout run --open
+      the interface of the default route, its addresses, UDP port 3478; whoever gets there may call
+  turnout run --http 127.0.0.1:8080
+      WHIP for a proxy on this host; or give a token, http_token in /etc/turnout/turnout.toml
+  turnout run --open --dry-run
       every change it would make, and none made
-  turnout run --local
+  turnout run --open --local
       clients on this very host too: try `turnout call http://127.0.0.1:8080/whip`
-  turnout run --interface eth1 --vip 192.0.2.2 --vip 2001:db8::2 --xdp-mode native
+  turnout run --open --interface eth1 --vip 192.0.2.2 --vip 2001:db8::2 --xdp-mode native
       told where clients come in, on the driver's own hook
-  turnout run --instance two --interface eth1 --shared-port 3479 --lanes 21000-21999 \\
+  turnout run --open --advertise 203.0.113.5
+      behind a cloud's 1:1 NAT: clients are told the public address
+  turnout run --open --instance two --interface eth1 --shared-port 3479 --lanes 21000-21999 \\
               --http 0.0.0.0:8081 --metrics 127.0.0.1:9479
       a second edge beside the first; an interface takes only one
 
@@ -59,6 +67,12 @@ def add_parser(subparsers: Any) -> None:
         "source address of each family on the interfaces)",
     )
     clients.add_argument(
+        "--advertise",
+        metavar="PUBLIC[=VIP]",
+        action="append",
+        help="the address clients are told instead of the VIP, behind 1:1 NAT (repeatable)",
+    )
+    clients.add_argument(
         "--shared-port", metavar="PORT", help="the one UDP port of all clients (default: 3478)"
     )
     clients.add_argument("--local", action="store_true", help="attach to lo as well")
@@ -78,16 +92,42 @@ def add_parser(subparsers: Any) -> None:
         help="UDP ports of the transceivers, reachable only through the shared port "
         "(default: 20000-20999)",
     )
+    owners.add_argument(
+        "--app", metavar="APP", help="what answers calls: echo, or rtp://HOST:PORT (default: echo)"
+    )
+    owners.add_argument(
+        "--webhook", metavar="URL", help="where the RTP bridge announces calls (default: none)"
+    )
     doors = parser.add_argument_group("doors")
     doors.add_argument(
         "--http", metavar="ADDRESS:PORT", help="WHIP for clients (default: 0.0.0.0:8080)"
     )
     doors.add_argument(
+        "--open", action="store_true", help="serve WHIP to everybody: no token is asked for"
+    )
+    doors.add_argument(
+        "--offers-a-minute",
+        metavar="N",
+        help="how many offers one client address may make; 0 is any number (default: 0)",
+    )
+    doors.add_argument("--tls-cert", metavar="FILE", help="PEM chain: WHIP over https")
+    doors.add_argument("--tls-key", metavar="FILE", help="its PEM key")
+    doors.add_argument(
+        "--trusted-proxy",
+        metavar="NETWORK",
+        action="append",
+        help="whose word on a client's address counts (repeatable)",
+    )
+    doors.add_argument(
         "--metrics", metavar="ADDRESS:PORT", help="Prometheus metrics (default: 127.0.0.1:9478)"
     )
+    add_config_option(parser)
     add_instance_options(parser)
     parser.add_argument(
         "--log-level", metavar="LEVEL", help="debug, info, warning or error (default: info)"
+    )
+    parser.add_argument(
+        "--log-json", action="store_true", help="log one JSON object a line, in every process"
     )
     parser.add_argument(
         "--dry-run", action="store_true", default=False, help="print every change, make none"
@@ -95,16 +135,31 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run an edge until it is told to stop. Returns 0."""
-    settings = fill_defaults(settings_from(args))
+    """Run an edge until it is told to stop. Returns 0, or 1 if it failed and the log says why."""
+    settings = _read(args)
     if args.dry_run:
         print("would, and would undo at the end:")
         print("\n".join(f"  {line}" for line in plan(settings)))
         return 0
     require_root("run")
-    set_up_logs("run", settings.log_level)
-    asyncio.run(Supervisor(settings, _say).run())
+    set_up_logs("run", settings.log_level, as_json=settings.log_json)
+    say = log.info if settings.log_json else _say
+    try:
+        asyncio.run(Supervisor(settings, say, lambda: _read(args)).run())
+    except SettingsError:
+        raise
+    except TurnoutError as error:
+        if not settings.log_json:
+            raise
+        # Whoever reads the log as JSON finds its end there too.
+        log.error("%s", error)  # noqa: TRY400 - it is a message, and its traceback is not
+        return 1
     return 0
+
+
+def _read(args: argparse.Namespace) -> Settings:
+    """Return what file and flags say now, with the host's defaults. Raises SettingsError."""
+    return fill_defaults(checked_settings_from(args))
 
 
 def require_root(command: str) -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from turnout.cli.options import add_instance_options, settings_from
+from turnout.cli.options import add_instance_options, instance_from
 from turnout.client import Client
 from turnout.errors import ApiError, SettingsError, TurnoutError
 from turnout.kernel.maps import Maps
@@ -48,7 +48,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the picture. Returns 0 if an agent gave it, 1 if the maps had to."""
-    settings = settings_from(args)
+    settings = instance_from(args)
     try:
         picture = asyncio.run(_ask_agent(settings))
     except ApiError as error:
@@ -92,10 +92,28 @@ def format_picture(picture: Picture) -> list[str]:
         )
     if not picture["interfaces"]:
         lines.append("interface: NONE, nothing is steered")
-    port = picture["shared_port"]
-    lines += [f"VIP {vip}, UDP port {port}" for vip in picture["vips"]]
+    lines += _vip_lines(picture)
+    lines += [f"WARNING: {warning}" for warning in picture.get("warnings", ())]
     lines += ["", *_owner_table(picture["owners"]), ""]
     return lines + _counter_lines(picture)
+
+
+def _vip_lines(picture: Picture) -> list[str]:
+    port = picture["shared_port"]
+    # Without an agent nobody knows more of a VIP than that it is steered.
+    if "addresses" not in picture:
+        return [f"VIP {vip}, UDP port {port}" for vip in picture["vips"]]
+    lines = []
+    for one in picture["addresses"]:
+        line = f"VIP {one['vip']}, UDP port {port}"
+        if not one["present"]:
+            line += ": ADDRESS GONE from this host, its calls wait for it"
+        elif not one["advertised"]:
+            line += ": its calls go on, new clients are not told of it"
+        elif one["advertised"] != [one["vip"]]:
+            line += f", advertised as {', '.join(one['advertised'])}"
+        lines.append(line)
+    return lines
 
 
 def _owner_table(owners: Iterable[Picture]) -> list[str]:

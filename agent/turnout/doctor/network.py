@@ -29,6 +29,7 @@ def examine_network(facts: Facts) -> list[Finding]:
     settings = facts.settings
     findings = list(check_interfaces(settings, facts.links))
     findings += check_vips(settings, facts.addresses, facts.links)
+    findings += check_advertised(settings)
     findings += check_routes(settings, facts.routes)
     findings += check_rp_filter(settings, facts.routes, facts.rp_filters)
     findings += check_firewall(settings, facts.firewall)
@@ -152,6 +153,24 @@ def check_vips(
             "the shared port cannot be bound to it and its packets are not taken in",
             f"ip address add {vip}/{vip.max_prefixlen} dev {device}",
         )
+
+
+def check_advertised(settings: Settings) -> Iterator[Finding]:
+    """Look whether clients elsewhere can get to what they would be told."""
+    hidden = settings.hidden_vips(settings.vips)
+    for vip in settings.vips:
+        check = f"address told for {vip}"
+        public = settings.advertised_for(vip, settings.vips)
+        if vip in hidden:
+            yield warn(
+                check,
+                "itself, a private address",
+                "clients on the Internet cannot send there; behind a cloud's 1:1 NAT they need "
+                "the public address",
+                f"turnout run --advertise PUBLIC={vip}",
+            )
+        else:
+            yield ok(check, ", ".join(map(str, public)) or "itself")
 
 
 def check_routes(settings: Settings, routes: Sequence[Route]) -> Iterator[Finding]:

@@ -102,7 +102,11 @@ def compile_programs(
     source = source or join_source()
     flags = compiler_flags(flows_max, sessions_max)
     find_headers().use()
-    from bcc import BPF  # noqa: PLC0415 - brings LLVM with it
+    try:
+        from bcc import BPF  # noqa: PLC0415 - brings LLVM with it
+    except ImportError as error:
+        msg = f"bcc cannot be imported ({error}): `apt-get install python3-bpfcc`"
+        raise CompileError(msg) from error
 
     with _captured_stderr() as said:
         try:

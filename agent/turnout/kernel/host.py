@@ -137,6 +137,16 @@ def addresses(name: str) -> list[IPAddress]:
     return sorted(found, key=lambda address: address.version)
 
 
+def local_addresses() -> frozenset[IPAddress]:
+    """Every address of this network namespace, of all interfaces and scopes."""
+    with IPRoute() as ipr:
+        found = [
+            _address(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS"))
+            for message in ipr.get_addr()
+        ]
+    return frozenset(address for address in found if address is not None)
+
+
 def default_vips(names: list[str]) -> list[IPAddress]:
     """One address of each family: the default route's preferred source, else the first fit one."""
     preferred = [route for route in default_routes() if route.interface in names]

@@ -15,7 +15,10 @@ _SESSION_ID = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The first line: which process this is and what it owns, as (session id, ufrag, pwd)."""
+    """The first line: which process this is and what it owns, as (session id, ufrag, pwd).
+
+    A session in an ICE restart stands twice, its new ufrag last.
+    """
 
     incarnation: int
     lane: int
@@ -31,11 +34,19 @@ class SessionEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class IceRestarted:
+    """A session's client uses the ufrag of its restart: the old one is over."""
+
+    session_id: str
+    ufrag: str
+
+
+@dataclass(frozen=True, slots=True)
 class Alive:
     """Nothing happened, every second."""
 
 
-Event = Hello | SessionEnded | Alive
+Event = Hello | SessionEnded | IceRestarted | Alive
 
 
 def parse_event(line: bytes) -> Event | None:
@@ -47,6 +58,8 @@ def parse_event(line: bytes) -> Event | None:
                 return _parse_hello(record)
             case "session_ended":
                 return SessionEnded(_text(record["id"]), _text(record["reason"]))
+            case "ice_restarted":
+                return IceRestarted(_text(record["id"]), _text(record["ufrag"]))
             case "alive":
                 return Alive()
             case _:

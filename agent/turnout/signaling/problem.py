@@ -7,6 +7,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from turnout.errors import SignalingError
+from turnout.wire import sdpfrag
 from turnout.wire.problem import CONTENT_TYPE, build_problem
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,10 @@ def build_problem_middleware(doors: str) -> Middleware:
         try:
             return await handler(request)
         except SignalingError as error:
-            return problem(error.status, error.title, error.detail)
+            response = problem(error.status, error.title, error.detail)
+            if request.method == "PATCH" and error.status == 415:
+                response.headers["Accept-Patch"] = sdpfrag.CONTENT_TYPE
+            return response
         except web.HTTPException as error:
             if error.status < 400:
                 raise

@@ -9,12 +9,14 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import aiohttp
 
 from turnout.errors import SignalingError, SteeringError, WireError
-from turnout.signaling.events import Event, Hello, SessionEnded, parse_event
+from turnout.signaling.events import Event, Hello, IceRestarted, SessionEnded, parse_event
 from turnout.steering import Steering
+from turnout.wire import sdpfrag
 from turnout.wire.problem import parse_problem
 from turnout.wire.sdp import CONTENT_TYPE
 
@@ -50,8 +52,34 @@ def session_location(session_id: str) -> str:
     return f"/whip/{session_id}"
 
 
+class OfferTaker(Protocol):
+    """What the WHIP door asks of an upstream, ours or not. Every method raises SignalingError."""
+
+    @property
+    def weight(self) -> int:
+        """Its share of new sessions beside the others'."""
+
+    async def post_offer(self, offer: str, session_id: str) -> UpstreamAnswer:
+        """Ask for a session under that id.
+
+        Below 500 the offer is to blame. After any error or cancellation the session may live, and
+        `delete` makes sure that it does not.
+        """
+
+    async def restart(self, session_id: str, fragment: str) -> str | None:
+        """Ask for an ICE restart with the client's fragment; None if that has nothing new."""
+
+    async def trickle(self, session_id: str, fragment: str) -> None:
+        """Tell of the client's candidates."""
+
+    async def delete(self, location: str) -> None:
+        """End a session; that it is gone already is as good."""
+
+
 class Upstream:
     """A transceiver behind a UNIX socket; usable only between a hello and the stream's end."""
+
+    weight = 1
 
     def __init__(self, slot: int, socket: Path) -> None:
         self.slot = slot
@@ -101,6 +129,33 @@ class Upstream:
                 f"transceiver {self.slot} ended the session while it answered the offer",
             )
         return answer
+
+    async def restart(self, session_id: str, fragment: str) -> str | None:
+        """Ask for an ICE restart with the client's fragment; returns the upstream's.
+
+        None where the client has no new credentials. Raises SignalingError; then the session goes
+        on as it was, if it lives (410 where it does not).
+        """
+        try:
+            async with self._ready().patch(
+                f"http://transceiver{session_location(session_id)}",
+                data=fragment.encode(),
+                headers={"Content-Type": sdpfrag.CONTENT_TYPE, "If-Match": "*"},
+                timeout=aiohttp.ClientTimeout(total=OFFER_TIMEOUT_S),
+            ) as response:
+                body = await response.read()
+                if response.status == 404:
+                    raise SignalingError(
+                        410, "Session ended", f"session {session_id} has ended; POST a new offer"
+                    )
+                if response.status not in {200, 204}:
+                    raise _refusal(response.status, body, self.slot)
+                return body.decode() if response.status == 200 else None
+        except (aiohttp.ClientError, OSError, UnicodeDecodeError) as error:
+            raise self._unreachable(error) from error
+
+    async def trickle(self, session_id: str, fragment: str) -> None:
+        """Do nothing: an ICE-lite agent finds clients by their checks."""
 
     async def delete(self, location: str) -> None:
         """End a session; that it is gone already is as good. Raises SignalingError (5xx)."""
@@ -173,6 +228,11 @@ class Upstream:
                 if event.session_id in self._asked:
                     self._asked[event.session_id] = True
                 self._end_session(steering, event.session_id, event.reason, on_ended)
+            case IceRestarted():
+                session = steering.sessions.get(event.session_id)
+                if session is not None and session.slot == self.slot:
+                    steering.finish_restart(session.id, event.ufrag)
+                    log.info("session %s: ICE restarted, ufrag %s", session.id, event.ufrag)
             case _:
                 pass
 

@@ -1,230 +1,230 @@
 """The WHIP door (RFC 9725): a client's offer in, an answer with one address and one port out.
 
-The walk of a session begins here: pick an owner, let its transceiver answer, make the kernel steer
-the answer's ufrag, and only then let the answer leave. The edge serves this application on --http.
+The walk of a session begins here: placement.py picks an owner, lets its transceiver answer and
+makes the kernel steer; only then the answer leaves. restart.py does the same for an ICE restart.
+The edge serves this application on --http.
 """
 
 import logging
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
+import aiohttp
 from aiohttp import web
 
-from turnout.errors import KernelError, SignalingError, SteeringError, UfragInUse, WireError
-from turnout.signaling.answer import build_client_answer, parse_upstream_answer
-from turnout.signaling.problem import build_problem_middleware, problem
-from turnout.signaling.upstream import Upstream, session_location
-from turnout.steering import Owner, Session, Steering, mint_session_id
+from turnout.errors import SignalingError, WireError
+from turnout.signaling.ended import EndedSessions
+from turnout.signaling.guard import allow_browsers, build_guard, client_of
+from turnout.signaling.page import add_page
+from turnout.signaling.placement import Advertised, Placement
+from turnout.signaling.policy import WhipPolicy, build_links
+from turnout.signaling.problem import build_problem_middleware
+from turnout.signaling.restart import Restarts, build_etag, matches_any, matches_etag
+from turnout.signaling.upstream import OfferTaker, session_location
+from turnout.steering import Session, Steering
+from turnout.wire import sdpfrag
 from turnout.wire.sdp import CONTENT_TYPE, SessionDescription
+from turnout.wire.sdpfrag import IceFragment
 
 log = logging.getLogger(__name__)
 
 OFFER_MOST_BYTES = 64 * 1024
-# Mux-only media servers may pick 4-character ufrags: one in 35 collides among 1,000 sessions, so
-# four answers in a row that collide mean something else.
-UFRAG_ATTEMPTS = 4
-OWNER_ATTEMPTS = 2
-PREFLIGHT_MAX_AGE_S = 3600
 
-_DOORS = "POST /whip (an SDP offer as application/sdp), DELETE /whip/<session id>"
-_METHODS = {"/whip": "POST, OPTIONS"}
-_SESSION_METHODS = "DELETE, OPTIONS"
-
-Advertised = Callable[[], Sequence[tuple[str, int]]]
+_DOORS = (
+    "POST /whip (an SDP offer as application/sdp), PATCH /whip/<session id> (a fragment as "
+    "application/trickle-ice-sdpfrag), DELETE /whip/<session id>"
+)
+# What a path takes, in Allow and for a browser's preflight.
+_METHODS = "GET, HEAD, OPTIONS, POST"
+_SESSION_METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH"
 
 
 def build_whip(
-    steering: Steering, upstreams: Mapping[int, Upstream], advertised: Advertised
+    steering: Steering,
+    upstreams: Mapping[int, OfferTaker],
+    advertised: Advertised,
+    policy: Callable[[], WhipPolicy] = WhipPolicy,
+    ended: EndedSessions | None = None,
 ) -> web.Application:
     """Build the application; `advertised` gives (address, shared port), most wanted first.
 
-    `upstreams` is keyed by owner slot.
+    `upstreams` is keyed by owner slot. `policy` returns what holds now. `ended` is where upstreams
+    leave the sessions that ended on their side.
     """
-    door = _Door(steering, upstreams, advertised)
+    door = _Door(steering, upstreams, advertised, policy, ended or EndedSessions())
     app = web.Application(
-        middlewares=[_allow_browsers, build_problem_middleware(_DOORS)],
+        middlewares=[
+            allow_browsers,
+            build_problem_middleware(_DOORS),
+            build_guard(policy, _is_of_the_page),
+        ],
         client_max_size=OFFER_MOST_BYTES,
     )
     app.router.add_post("/whip", door.post)
-    app.router.add_delete("/whip/{id}", door.delete)
+    app.router.add_get("/whip", door.get)
     app.router.add_options("/whip", door.options)
-    app.router.add_options("/whip/{id}", door.options)
+    app.router.add_patch("/whip/{id}", door.patch)
+    app.router.add_delete("/whip/{id}", door.delete)
+    app.router.add_get("/whip/{id}", door.get_session)
+    app.router.add_options("/whip/{id}", door.options_session)
+    add_page(app)
     return app
+
+
+def _is_of_the_page(path: str) -> bool:
+    return path == "/" or path.startswith("/page/")
 
 
 class _Door:
     def __init__(
-        self, steering: Steering, upstreams: Mapping[int, Upstream], advertised: Advertised
+        self,
+        steering: Steering,
+        upstreams: Mapping[int, OfferTaker],
+        advertised: Advertised,
+        policy: Callable[[], WhipPolicy],
+        ended: EndedSessions,
     ) -> None:
         self._steering = steering
-        self._upstreams = upstreams
-        self._advertised = advertised
-        # Offers under way by slot: they are load that steering does not see yet.
-        self._under_way: Counter[int] = Counter()
+        self._policy = policy
+        self._ended = ended
+        self._placement = Placement(steering, upstreams, advertised)
+        self._restarts = Restarts(steering, upstreams)
 
     async def post(self, request: web.Request) -> web.Response:
         """Take an offer, answer 201 with the session's resource and the SDP answer."""
         offer = await _read_offer(request)
-        advertised = self._advertised()
-        if not advertised:
-            raise _unavailable("this edge has no address to advertise now; try again")
-        session, answer = await self._start_session(request, offer, advertised)
-        return web.Response(
-            status=201,
-            body=str(answer).encode(),
-            content_type=CONTENT_TYPE,
-            headers={"Location": session_location(session.id)},
-        )
+        session, answer = await self._placement.place(offer, lambda: _is_gone(request))
+        policy = self._policy()
+        client = client_of(request, policy)
+        log.info("session %s: owner %d, for %s", session.id, session.slot, client)
+        response = web.Response(status=201, body=str(answer).encode(), content_type=CONTENT_TYPE)
+        # Relative (RFC 9110 section 10.2.2): scheme and host are those the client asked, which
+        # behind a proxy only the client knows.
+        response.headers["Location"] = session_location(session.id)
+        response.headers["ETag"] = build_etag(session)
+        response.headers["Accept-Patch"] = sdpfrag.CONTENT_TYPE
+        for link in build_links(policy.ice_servers):
+            response.headers.add("Link", link)
+        return response
+
+    async def patch(self, request: web.Request) -> web.Response:
+        """Take candidates of the client (204), or restart ICE (200 with our new half)."""
+        session = self._find(request)
+        _check_content_type(request, sdpfrag.CONTENT_TYPE)
+        wanted = request.headers.get("If-Match")
+        if wanted is None:
+            raise SignalingError(
+                428,
+                "If-Match is missing",
+                "name the ICE session with If-Match: the ETag of the latest 201 or 200 for "
+                "candidates, * for an ICE restart",
+            )
+        is_restart = matches_any(wanted)
+        if not is_restart and not matches_etag(wanted, build_etag(session)):
+            raise SignalingError(
+                412,
+                "Another ICE session",
+                f"If-Match is {wanted[:80]}, the session's ETag is {build_etag(session)}: ICE was "
+                "restarted meanwhile; restart it again with If-Match: *",
+            )
+        fragment = await _read_fragment(request)
+        if is_restart:
+            advertised = self._placement.advertised()
+            answer = await self._restarts.restart(session, fragment, advertised)
+            if answer is not None:
+                return web.Response(
+                    body=str(answer).encode(),
+                    content_type=sdpfrag.CONTENT_TYPE,
+                    headers={"ETag": build_etag(self._find(request))},
+                )
+        else:
+            await self._restarts.trickle(session, fragment)
+        return web.Response(status=204)
 
     async def delete(self, request: web.Request) -> web.Response:
         """End a session: the transceiver says goodbye, then nothing is steered any more."""
-        session_id = request.match_info["id"]
-        session = self._steering.sessions.get(session_id)
-        if session is None or session.kind != "upstream":
-            return problem(
-                404, "No such session", f"session {session_id}: there is none, or it has ended"
-            )
-        await self._discard(session.slot, session_id)
+        session = self._find(request)
+        await self._placement.discard(session.slot, session.id)
         # The transceiver's own event may have ended it while we waited.
-        if session_id in self._steering.sessions:
-            self._steering.remove_session(session_id)
-        log.info("session %s: ended, deleted by its client", session_id)
+        if session.id in self._steering.sessions:
+            self._steering.remove_session(session.id)
+        self._ended.forget(session.id)
+        log.info("session %s: ended, deleted by its client", session.id)
         return web.Response(status=200)
+
+    async def get(self, _request: web.Request) -> web.Response:
+        """Answer GET and HEAD with nothing: there is no representation (RFC 9725 section 4.1)."""
+        return web.Response(status=204)
+
+    async def get_session(self, request: web.Request) -> web.Response:
+        """Answer the same for a session that lives."""
+        self._find(request)
+        return web.Response(status=204)
 
     async def options(self, _request: web.Request) -> web.Response:
         """Say what the endpoint takes (RFC 9725 section 4.2); also every browser's preflight."""
-        return web.Response(status=204, headers={"Accept-Post": CONTENT_TYPE})
+        return web.Response(headers={"Allow": _METHODS, "Accept-Post": CONTENT_TYPE})
 
-    async def _start_session(
-        self, request: web.Request, offer: str, advertised: Sequence[tuple[str, int]]
-    ) -> tuple[Session, SessionDescription]:
-        failed: list[int] = []
-        collisions = 0
-        while True:
-            owner = self._pick_owner(failed)
-            try:
-                return await self._ask(request, owner, offer, advertised)
-            except UfragInUse as error:
-                collisions += 1
-                log.warning("owner %d: its answer cannot be used: %s", owner.slot, error)
-                if collisions == UFRAG_ATTEMPTS:
-                    raise _unavailable(
-                        f"the media server answered {collisions} times with an ICE ufrag that "
-                        "another session has; try again"
-                    ) from error
-            except SignalingError as error:
-                if error.status < 500:
-                    raise
-                failed.append(owner.slot)
-                log.warning("owner %d: no session: %s", owner.slot, error)
-                if len(failed) == OWNER_ATTEMPTS:
-                    raise _unavailable(
-                        f"{OWNER_ATTEMPTS} transceivers failed; try again"
-                    ) from error
+    async def options_session(self, _request: web.Request) -> web.Response:
+        """Say what a session takes; not whether there is one: a preflight has no token."""
+        return web.Response(
+            headers={"Allow": _SESSION_METHODS, "Accept-Patch": sdpfrag.CONTENT_TYPE}
+        )
 
-    def _pick_owner(self, failed: Sequence[int]) -> Owner:
-        """Return the least loaded owner that has not failed this offer.
-
-        Offers under way count, or a burst would all go to one owner.
-        """
-        usable = [
-            owner
-            for owner in self._steering.owners.values()
-            if owner.state == "active"
-            and owner.kind == "transceiver"
-            and owner.slot in self._upstreams
-            and owner.slot not in failed
-        ]
-        if not usable:
-            raise _unavailable("no transceiver can take a session now; try again")
-        return min(usable, key=lambda owner: (self._load(owner.slot), owner.slot))
-
-    def _load(self, slot: int) -> int:
-        return len(self._steering.owner_sessions(slot)) + self._under_way[slot]
-
-    async def _ask(
-        self,
-        request: web.Request,
-        owner: Owner,
-        offer: str,
-        advertised: Sequence[tuple[str, int]],
-    ) -> tuple[Session, SessionDescription]:
-        """Have one owner answer, and steer its ufrag; on any error nothing of it stays behind."""
-        session_id = mint_session_id()
-        self._under_way[owner.slot] += 1
-        try:
-            reply = await self._upstreams[owner.slot].post_offer(offer, session_id)
-            answer, credentials = parse_upstream_answer(reply.body)
-            client_answer = build_client_answer(answer, advertised)
-            _check_still_there(request)
-            session = self._steering.add_session(
-                credentials.ufrag,
-                credentials.pwd,
-                owner.slot,
-                session_id=session_id,
-                kind="upstream",
+    def _find(self, request: web.Request) -> Session:
+        """Return the session a request is about. Raises SignalingError (404, 410)."""
+        session_id = request.match_info["id"]
+        session = self._steering.sessions.get(session_id)
+        if session is not None and session.kind == "upstream":
+            return session
+        reason = self._ended.why(session_id)
+        if reason is not None:
+            raise SignalingError(
+                410, "Session ended", f"session {session_id} has ended: {reason}; POST a new offer"
             )
-        except BaseException as error:
-            # Cancellation too: the upstream may have made the session all the same.
-            await self._discard(owner.slot, session_id)
-            if isinstance(error, KernelError | SteeringError) and not isinstance(error, UfragInUse):
-                raise SignalingError(503, "No session", str(error)) from error
-            raise
-        finally:
-            self._under_way[owner.slot] -= 1
-        log.info("session %s: owner %d, for %s", session_id, owner.slot, request.remote)
-        return session, client_answer
-
-    async def _discard(self, slot: int, session_id: str) -> None:
-        """Delete at the upstream; one that cannot be reached ends the session by itself in time."""
-        try:
-            await self._upstreams[slot].delete(session_location(session_id))
-        except SignalingError as error:
-            log.warning("session %s: not deleted at owner %d: %s", session_id, slot, error)
+        raise SignalingError(
+            404, "No such session", f"session {session_id}: there is none, or it has ended"
+        )
 
 
 async def _read_offer(request: web.Request) -> str:
-    if request.content_type != CONTENT_TYPE:
-        sent = request.headers.get("Content-Type", "none")
-        raise SignalingError(
-            415,
-            "Unsupported media type",
-            f"Content-Type {sent!r}: send the SDP offer as {CONTENT_TYPE}",
-        )
-    body = await request.read()
+    _check_content_type(request, CONTENT_TYPE)
+    offer = await _read_text(request, "Bad offer")
     try:
-        offer = body.decode()
         SessionDescription.parse(offer)
-    except UnicodeDecodeError as error:
-        raise SignalingError(400, "Bad offer", f"the body is not UTF-8: {error}") from error
     except WireError as error:
         raise SignalingError(400, "Bad offer", str(error)) from error
     return offer
 
 
-def _check_still_there(request: web.Request) -> None:
-    """Raise SignalingError if the client has hung up: its session would wait for nobody."""
-    if request.transport is None or request.transport.is_closing():
-        raise SignalingError(499, "Client gone", "the client hung up before it had an answer")
+async def _read_fragment(request: web.Request) -> IceFragment:
+    text = await _read_text(request, "Bad fragment")
+    try:
+        return IceFragment.parse(text)
+    except WireError as error:
+        raise SignalingError(400, "Bad fragment", str(error)) from error
 
 
-def _unavailable(detail: str) -> SignalingError:
-    return SignalingError(503, "No transceiver available", detail)
+def _check_content_type(request: web.Request, wanted: str) -> None:
+    if request.content_type != wanted:
+        sent = request.headers.get("Content-Type", "none")
+        raise SignalingError(
+            415, "Unsupported media type", f"Content-Type {sent!r}: send the body as {wanted}"
+        )
 
 
-@web.middleware
-async def _allow_browsers(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Let a page of any origin call (CORS); there are no cookies here that it could ride on."""
-    response = await handler(request)
-    headers = response.headers
-    headers["Access-Control-Allow-Origin"] = "*"
-    headers["Access-Control-Expose-Headers"] = "Location, ETag, Link, Retry-After"
-    if request.method == "OPTIONS":
-        headers["Access-Control-Allow-Methods"] = _METHODS.get(request.path, _SESSION_METHODS)
-        # Reflected, because "*" would not cover Authorization.
-        asked = request.headers.get("Access-Control-Request-Headers", "Content-Type")
-        headers["Access-Control-Allow-Headers"] = asked
-        headers["Access-Control-Max-Age"] = str(PREFLIGHT_MAX_AGE_S)
-    return response
+async def _read_text(request: web.Request, title: str) -> str:
+    if "Content-Encoding" in request.headers:
+        encoding = request.headers["Content-Encoding"]
+        raise SignalingError(415, title, f"Content-Encoding {encoding!r}: send the body as it is")
+    try:
+        body = await request.read()
+    except (ConnectionError, aiohttp.ClientPayloadError, web.RequestPayloadError) as error:
+        raise SignalingError(400, title, f"the body did not arrive: {error}") from error
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise SignalingError(400, title, f"the body is not UTF-8: {error}") from error
+
+
+def _is_gone(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()

@@ -11,17 +11,24 @@ import os
 import secrets
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from turnout.logs import LOG_LEVELS, set_up_logs
 from turnout.transceiver.app import AppFactory
+from turnout.transceiver.bridge import Backend, Bridges
 from turnout.transceiver.control import Control, Identity
 from turnout.transceiver.echo import Echo
+from turnout.transceiver.webhook import Webhook
 from turnout.transceiver.worker import SESSIONS_MAX, Worker
 
 logger = logging.getLogger(__name__)
 
-APPS: dict[str, AppFactory] = {"echo": Echo}
+# What is not told by then is lost: the supervisor waits 5 s before it kills.
+WEBHOOK_PATIENCE_S = 2.0
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
@@ -35,13 +42,15 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         "--vip", action="append", type=_address, required=True, help="local address; repeatable"
     )
     parser.add_argument("--control", type=Path, required=True, help="path of the UNIX socket")
-    parser.add_argument("--app", choices=sorted(APPS), default="echo", help="what answers calls")
+    parser.add_argument(
+        "--app", type=_app, default="echo", help="what answers calls: echo, or rtp://HOST:PORT"
+    )
+    parser.add_argument("--webhook", default="", help="URL that hears of the bridge's calls")
     parser.add_argument(
         "--sessions-max", type=int, default=SESSIONS_MAX, help="sessions at once, then 503"
     )
-    parser.add_argument(
-        "--log-level", choices=("debug", "info", "warning", "error"), default="info"
-    )
+    parser.add_argument("--log-level", choices=LOG_LEVELS, default="info")
+    parser.add_argument("--log-json", action="store_true", help="log JSON, one object a line")
     return parser.parse_args(arguments)
 
 
@@ -56,18 +65,37 @@ def _address(text: str) -> str:
     return str(ip_address(text))
 
 
+def _app(text: str) -> str:
+    split = urlsplit(text)
+    if text != "echo" and not (split.scheme == "rtp" and split.hostname and split.port):
+        raise argparse.ArgumentTypeError(f"{text!r}: give echo or rtp://HOST:PORT")
+    return text
+
+
+def _build_app(name: str, webhook: Webhook | None) -> AppFactory:
+    """Return what makes the application of each call; raises OSError for an unknown host."""
+    if name == "echo":
+        return Echo
+    return Bridges(Backend.find(name), webhook.announce if webhook else lambda _call: None)
+
+
 async def run(options: argparse.Namespace) -> None:
     """Serve until SIGTERM or SIGINT; then every client hears BYE."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    worker = Worker(options.vip, options.lane, APPS[options.app], sessions_max=options.sessions_max)
+    webhook = Webhook(options.webhook) if options.webhook else None
+    app = _build_app(options.app, webhook)
+    worker = Worker(options.vip, options.lane, app, sessions_max=options.sessions_max)
     loop.set_exception_handler(lambda _loop, context: _log_bug(worker, context))
     identity = Identity(options.slot, secrets.randbelow((1 << 63) - 1) + 1)
     worker.start()
     try:
-        async with Control(worker, identity).serve(options.control):
+        async with (
+            Control(worker, identity).serve(options.control),
+            _announcing(webhook, worker),
+        ):
             logger.info(
                 "slot %d: %s on %s, lane %d",
                 options.slot,
@@ -84,6 +112,22 @@ async def run(options: argparse.Namespace) -> None:
         worker.close()
 
 
+@asynccontextmanager
+async def _announcing(webhook: Webhook | None, worker: Worker) -> AsyncIterator[None]:
+    """Run the webhook's task; at the end it gets a moment for what the last calls left."""
+    if webhook is None:
+        yield
+        return
+    webhook.counters = worker.counters
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(webhook.run(), name="webhook")
+        try:
+            yield
+            await webhook.drain(WEBHOOK_PATIENCE_S)
+        finally:
+            task.cancel()
+
+
 def _log_bug(worker: Worker, context: dict[str, object]) -> None:
     """Count and log what a callback raised: one datagram or timer is lost, other calls go on."""
     worker.counters.internal_errors += 1
@@ -98,16 +142,14 @@ def _log_bug(worker: Worker, context: dict[str, object]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run the transceiver; returns the exit status."""
     options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(
-        level=options.log_level.upper(),
-        format=f"%(asctime)s transceiver-{options.slot} %(levelname)s %(message)s",
-    )
+    process = f"transceiver-{options.slot}"
+    set_up_logs(process, options.log_level, as_json=options.log_json)
     os.umask(0o077)  # the control socket is our user's alone
     try:
         asyncio.run(run(options))
     except OSError as error:
         # One line: what failed is the machine's state, not this program.
-        sys.stderr.write(f"slot {options.slot} cannot start: {error}\n")
+        logger.error("slot %d cannot start: %s", options.slot, error)  # noqa: TRY400
         return 1
     options.control.unlink(missing_ok=True)
     return 0

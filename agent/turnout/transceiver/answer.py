@@ -1,7 +1,9 @@
 """The SDP answer of a transceiver to a client's offer (RFC 8829 section 5.3, RFC 8843, RFC 8445).
 
-One audio section is taken, whatever else is offered: an echo needs no other. Called once a session
-by the transceiver's control; nothing here knows sockets, ICE or DTLS.
+One audio section carries the call. What else is in its BUNDLE group is accepted and idle: clients
+refuse an answer, or tell their users of an error, for a section that is rejected; what has a
+transport of its own is rejected. No RTP header extension and no RTCP feedback is accepted, because
+none is implemented. Called once a session by the worker; nothing here knows sockets, ICE or DTLS.
 """
 
 from collections.abc import Sequence
@@ -39,6 +41,8 @@ _PROFILES = frozenset(
         "RTP/SAVP",
     }
 )
+# RFC 8841 section 4.4, and the form before it that aiortc writes.
+_SCTP_PROFILES = frozenset({"UDP/DTLS/SCTP", "TCP/DTLS/SCTP", "DTLS/SCTP"})
 # Hash of a=fingerprint -> digest bytes. SHA-1 and MD5 can be forged (RFC 8122 section 5).
 _HASHES = {"sha-256": 32, "sha-384": 48, "sha-512": 64}
 # Opus wherever it is offered, else what comes first of these. (name, clock rate in RTP, channels)
@@ -72,6 +76,7 @@ class Negotiated:
     direction: str
     remote: IceCredentials
     remote_fingerprints: tuple[Fingerprint, ...]
+    transport_mid: str | None = None  # of the section that carries ICE and DTLS for all
 
     @property
     def payload_type(self) -> int:
@@ -114,20 +119,23 @@ def _build_answer(
     negotiated = _negotiate(offer, audio, tagged, codec)
 
     sections = []
+    accepted = set()
     for section in offer.media:
         if section is audio:
             answered = _accept_audio(section, negotiated, local)
-        elif section is tagged:
+        elif section is tagged or (audio.mid in offer.bundle and _rides_along(offer, section)):
             answered = _accept_idle(section)
         else:
             sections.append(_reject(section))
             continue
+        accepted.add(section.mid)
         sections.append(_with_transport(answered, section, local, is_tagged=section is tagged))
 
     attributes = [Attribute("ice-lite"), Attribute("ice-options", "ice2")]
     if audio.mid in offer.bundle:
-        mids = dict.fromkeys(section.mid for section in (tagged, audio))
-        attributes.insert(0, Attribute("group", " ".join(["BUNDLE", *filter(None, mids)])))
+        # In the offer's order, so that the tagged one stays the first; rejected ones have left it.
+        mids = [mid for mid in offer.bundle if mid in accepted]
+        attributes.insert(0, Attribute("group", " ".join(["BUNDLE", *mids])))
     answer = SessionDescription(
         fields=(
             Field("v", "0"),
@@ -204,6 +212,7 @@ def _negotiate(
         direction=_MIRRORED[offer.direction(audio)],
         remote=remote,
         remote_fingerprints=_choose_fingerprints(offer.fingerprints(tagged)),
+        transport_mid=tagged.mid,
     )
 
 
@@ -269,10 +278,20 @@ def _codec_attributes(codec: Codec) -> list[Attribute]:
     return attributes
 
 
-def _accept_idle(section: MediaSection) -> MediaSection:
-    """Accept a tagged section that carries nothing: its rejection would take the bundle along."""
+def _rides_along(offer: SessionDescription, section: MediaSection) -> bool:
+    """Tell whether a section can be accepted idle on the transport of the call."""
+    if section.is_rejected or section.mid not in offer.bundle:
+        return False
     if section.kind == "application":
-        # Data channels stay "connecting": nothing answers SCTP on this transport.
+        return section.protocol in _SCTP_PROFILES
+    return section.protocol in _PROFILES and any(map(_is_media, section.codecs))
+
+
+def _accept_idle(section: MediaSection) -> MediaSection:
+    """Accept a section that carries nothing: a rejection would cost more than it says."""
+    if section.kind == "application":
+        # Its channels stay "connecting": nothing answers SCTP here. Rejected, aiortc would take no
+        # part of the answer, and Chromium would raise an error on a call that goes well.
         kept = [a for a in section.attributes if a.name in {"sctp-port", "sctpmap"}]
         formats = section.formats
     else:

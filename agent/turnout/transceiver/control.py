@@ -1,7 +1,8 @@
 """The transceiver's control interface: HTTP on a UNIX socket. Started by __main__.py.
 
-POST /whip takes an SDP offer, DELETE /whip/<id> ends a session, GET /events streams what happens
-as lines of JSON, GET /status tells everything. Errors are application/problem+json (RFC 9457).
+POST /whip takes an SDP offer, PATCH /whip/<id> restarts ICE, DELETE /whip/<id> ends a session,
+GET /events streams what happens as lines of JSON, GET /status tells everything, PUT /settings
+changes VIPs and log level. Errors are application/problem+json (RFC 9457).
 """
 
 import asyncio
@@ -11,17 +12,20 @@ import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from turnout.errors import SignalingError
+from turnout.errors import SignalingError, WireError
+from turnout.logs import LOG_LEVELS, set_log_level
 from turnout.transceiver.session import Session
-from turnout.transceiver.worker import Worker
-from turnout.wire import problem
+from turnout.transceiver.worker import Worker, no_session
+from turnout.wire import problem, sdpfrag
 from turnout.wire.problem import build_problem
 from turnout.wire.sdp import CONTENT_TYPE
+from turnout.wire.sdpfrag import IceFragment
 
 OFFER_BYTES_MOST = 64 << 10
 ALIVE_SECONDS = 1.0
@@ -49,23 +53,23 @@ class Control:
         self._identity = identity
         self._followers: set[asyncio.Queue[Event | None]] = set()
         worker.on_ended = self._publish_ended
+        worker.on_restarted = self._publish_restarted
         self.application = web.Application(
             client_max_size=OFFER_BYTES_MOST, middlewares=[_answer_errors]
         )
         self.application.add_routes(
             [
                 web.post("/whip", self._post_whip),
+                web.patch("/whip/{id}", self._patch_whip),
                 web.delete("/whip/{id}", self._delete_whip),
                 web.get("/events", self._get_events),
                 web.get("/status", self._get_status),
+                web.put("/settings", self._put_settings),
             ]
         )
 
     async def _post_whip(self, request: web.Request) -> web.Response:
-        if request.content_type != CONTENT_TYPE:
-            raise SignalingError(
-                415, "Not an offer", f"the body is {request.content_type}: send {CONTENT_TYPE}"
-            )
+        offer = await _read_text(request, CONTENT_TYPE)
         session_id = request.headers.get("Turnout-Session")
         if session_id is not None and not _SESSION_ID.fullmatch(session_id):
             raise SignalingError(
@@ -73,10 +77,6 @@ class Control:
                 "Bad session id",
                 f"Turnout-Session is {session_id!r}: it takes 32 lower-case hex digits",
             )
-        try:
-            offer = (await request.read()).decode()
-        except UnicodeDecodeError as error:
-            raise SignalingError(400, "Bad offer", f"SDP is UTF-8: {error}") from error
         session, answer = self._worker.create_session(offer, session_id)
         return web.Response(
             status=201,
@@ -85,10 +85,26 @@ class Control:
             headers={"Location": f"/whip/{session.id}"},
         )
 
+    async def _patch_whip(self, request: web.Request) -> web.Response:
+        """Restart ICE. Which generation the client means is for signaling to know, not for us."""
+        text = await _read_text(request, sdpfrag.CONTENT_TYPE)
+        try:
+            remote = IceFragment.parse(text).credentials
+        except WireError as error:
+            raise SignalingError(400, "Bad fragment", str(error)) from error
+        if remote is None:
+            raise SignalingError(
+                400, "Bad fragment", "an ICE restart needs a=ice-ufrag and a=ice-pwd"
+            )
+        ours = self._worker.restart_ice(request.match_info["id"], remote)
+        if ours is None:
+            return web.Response(status=204)
+        return web.Response(text=str(ours), content_type=sdpfrag.CONTENT_TYPE)
+
     async def _delete_whip(self, request: web.Request) -> web.Response:
         session_id = request.match_info["id"]
         if not self._worker.end_session(session_id, "deleted"):
-            raise SignalingError(404, "No such session", f"session {session_id} is not live here")
+            raise no_session(session_id)
         return web.Response()
 
     async def _get_events(self, request: web.Request) -> web.StreamResponse:
@@ -128,7 +144,13 @@ class Control:
         }
 
     def _publish_ended(self, session: Session, reason: str) -> None:
-        event = {"event": "session_ended", "id": session.id, "reason": reason}
+        self._publish({"event": "session_ended", "id": session.id, "reason": reason})
+
+    def _publish_restarted(self, session: Session) -> None:
+        ufrag = session.ice.newest.local_ufrag
+        self._publish({"event": "ice_restarted", "id": session.id, "ufrag": ufrag})
+
+    def _publish(self, event: Event) -> None:
         for queue in list(self._followers):
             try:
                 queue.put_nowait(event)
@@ -155,6 +177,16 @@ class Control:
             }
         )
 
+    async def _put_settings(self, request: web.Request) -> web.Response:
+        """Take what changes while we live: {"vips": [...], "log_level": "info"}, both of them."""
+        vips, log_level = await _read_settings(request)
+        try:
+            self._worker.set_vips(vips)
+        except OSError as error:
+            raise SignalingError(409, "VIP cannot be served", str(error)) from error
+        set_log_level(log_level)
+        return web.json_response({"vips": self._worker.vips, "log_level": log_level})
+
     @contextlib.asynccontextmanager
     async def serve(self, path: Path) -> AsyncIterator[None]:
         """Serve on the UNIX socket at `path` while the context lasts."""
@@ -168,6 +200,32 @@ class Control:
             for queue in list(self._followers):
                 self._cut_off(queue)
             await runner.cleanup()
+
+
+async def _read_text(request: web.Request, content_type: str) -> str:
+    if request.content_type != content_type:
+        raise SignalingError(
+            415,
+            "Unsupported media type",
+            f"the body is {request.content_type}: send {content_type}",
+        )
+    try:
+        return (await request.read()).decode()
+    except UnicodeDecodeError as error:
+        raise SignalingError(400, "Bad body", f"SDP is UTF-8: {error}") from error
+
+
+async def _read_settings(request: web.Request) -> tuple[list[str], str]:
+    try:
+        body = await request.json()
+        vips = [str(ip_address(vip)) for vip in body["vips"]]
+        log_level = body["log_level"]
+        if not vips or log_level not in LOG_LEVELS:
+            raise ValueError(f"{len(vips)} vips, log_level {log_level!r}")  # noqa: TRY301
+    except (ValueError, TypeError, KeyError) as error:
+        wanted = f'{{"vips": [ADDRESS, ...], "log_level": one of {", ".join(LOG_LEVELS)}}}'
+        raise SignalingError(400, "Bad settings", f"{error!r}: send {wanted}") from error
+    return vips, log_level
 
 
 def _line(event: Event) -> bytes:

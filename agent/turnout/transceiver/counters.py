@@ -57,6 +57,19 @@ class Counters:
 
     probes: int = 0
     probes_answered: int = 0
+    ice_restarts: int = 0  # asked for by the client
+    ice_restarts_done: int = 0  # and the client was selected under the new credentials
+    # With --app rtp://: packets between the calls and the backend.
+    bridge__sent: int = 0
+    bridge__refused: int = 0  # nobody listens at the backend's port
+    bridge__unsent: int = 0  # the call has no socket, or it would take no more
+    bridge__failed: int = 0  # calls that got no socket
+    bridge__received: int = 0  # what follows is part of it, and goes no further
+    bridge__bad_rtp: int = 0
+    bridge__payload_type: int = 0  # not one that this call agreed on
+    bridge__ignored_rtcp: int = 0
+    webhook__told: int = 0
+    webhook__lost: int = 0  # the service was away, or too slow
     internal_errors: int = 0  # a bug: the log has its traceback
 
     sessions_created: int = 0

@@ -215,11 +215,10 @@ class DtlsServer:
                 self.state = "closed"
                 return
             except SSL.Error as error:
-                if connection.get_shutdown() & SSL.RECEIVED_SHUTDOWN:
-                    logger.info("DTLS ended by the client's alert: %s", error)
-                    self.state = "closed"
-                else:
-                    logger.debug("DTLS record ignored: %s", error)
+                # Fatal, and only the client's own keys make it: OpenSSL reads nothing more, and
+                # what came after would pile up in its BIO.
+                logger.info("DTLS ended: %s", error)
+                self.state = "closed"
                 return
 
     def take_datagrams(self) -> list[bytes]:
@@ -261,7 +260,13 @@ class DtlsServer:
         connection = self._connection
         if connection is None or self.state != "connected":
             raise RuntimeError(f"DTLS is {self.state}, it has no keys")
-        certificate = connection.get_peer_certificate(as_cryptography=True)
+        try:
+            certificate = connection.get_peer_certificate(as_cryptography=True)
+        except (ValueError, x509.InvalidVersion) as error:
+            # OpenSSL takes certificates that cryptography does not.
+            logger.warning("DTLS failed: the client's certificate: %s", error)
+            self.state = "failed"
+            return None
         if certificate is None or not matches_fingerprint(certificate, fingerprints):
             logger.warning("DTLS failed: the client's certificate is not the one in its offer")
             self.state = "failed"

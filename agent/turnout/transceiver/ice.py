@@ -66,6 +66,7 @@ class Flow:
         "received_at",
         "rtt",
         "session",
+        "ufrag",
         "vip",
     )
 
@@ -73,6 +74,7 @@ class Flow:
         self.session = session
         self.vip = vip
         self.address = address
+        self.ufrag = ""  # ours, as the latest check named it
         self.received_at = now
         self.proven_at = -NEVER
         self.rtt: float | None = None
@@ -116,6 +118,9 @@ class Outside(Protocol):
     def drop_flow(self, flow: Flow) -> None:
         """Deliver it no longer."""
 
+    def ice_restarted(self, session: "Session", retired: str) -> None:
+        """Forget the ufrag that the restart has replaced."""
+
     def session_ended(self, session: "Session", reason: str) -> None:
         """Forget the session."""
 
@@ -127,12 +132,51 @@ class IceAgent:
         self._session = session
         self._outside = outside
         self._tie_breaker = secrets.randbits(64)
-        # By local ufrag: after a restart the old one holds until the new one is used.
+        # By local ufrag, the current one first: while a restart goes on there are two.
         self.credentials = {credentials.local_ufrag: credentials}
         self._current = credentials
+        self._restarting: Credentials | None = None
         self.flows: dict[tuple[int, Address], Flow] = {}
         self.selected: Flow | None = None
         self._nominated: Flow | None = None  # waits for its proof
+
+    @property
+    def newest(self) -> Credentials:
+        """The credentials of the restart that goes on, else the current ones."""
+        return self._restarting or self._current
+
+    @property
+    def is_restarting(self) -> bool:
+        """A restart was begun and the client has not been selected under its credentials."""
+        return self._restarting is not None
+
+    def restart(self, credentials: Credentials) -> str | None:
+        """Begin an ICE restart (RFC 8445 section 9): from now on both ufrags are honoured.
+
+        Flows and selection stay as they are until the client is selected under the new one, so a
+        restart that comes to nothing costs nothing. Returns our ufrag of an earlier restart that
+        came to nothing; that one is honoured no more.
+        """
+        abandoned = self._restarting
+        if abandoned is not None:
+            del self.credentials[abandoned.local_ufrag]
+        self.credentials[credentials.local_ufrag] = credentials
+        self._restarting = credentials
+        return None if abandoned is None else abandoned.local_ufrag
+
+    def _finish_restart(self) -> None:
+        """Retire the old credentials once the selected flow was checked under the new ones.
+
+        Not at the first check: media goes on with the old pair until another is nominated, and
+        without its ufrag the kernel would steer that pair no more.
+        """
+        new = self._restarting
+        if new is None or self.selected is None or self.selected.ufrag != new.local_ufrag:
+            return
+        retired = self._current.local_ufrag
+        del self.credentials[retired]
+        self._current, self._restarting = new, None
+        self._outside.ice_restarted(self._session, retired)
 
     def receive_request(
         self, request: StunDatagram, ufrag: str, vip: int, address: Address, now: float
@@ -161,7 +205,7 @@ class IceAgent:
         if flow is None:
             flow = self._add_flow(Flow(self._session, vip, address, now))
         flow.received_at = now
-        self._current = credentials
+        flow.ufrag = ufrag
         if "USE-CANDIDATE" in message.attributes:
             self._nominate(flow, now)
         # The probe leaves before the response: the client answers it before it starts DTLS, so
@@ -174,6 +218,7 @@ class IceAgent:
         )
         self._outside.transmit(flow, success)
         self._outside.counters.handled__stun_request += 1
+        self._finish_restart()
         return True
 
     def _add_flow(self, flow: Flow) -> Flow:
@@ -230,11 +275,13 @@ class IceAgent:
         # The first proven pair carries DTLS before its nomination; later ones need both.
         if self.selected is None or flow is self._nominated:
             self._select(flow)
+        self._finish_restart()
         return True
 
     def _start_probe(self, flow: Flow, now: float) -> None:
         self._stop_probe(flow)
-        current = self._current
+        # A flow of a retired generation is the client's all the same.
+        current = self.credentials.get(flow.ufrag, self._current)
         flow.probe_id = secrets.token_bytes(12)
         flow.probe_pwd = current.remote_pwd.encode()
         flow.probe = build_binding_request(

@@ -24,6 +24,7 @@ from turnout.wire.rtp import (
     parse_rtcp,
     parse_rtp,
 )
+from turnout.wire.sdp import Codec
 
 # libsrtp keeps a state for each authenticated SSRC, and dropping one would forget which of its
 # packets were seen: so a session may use this many in its life.
@@ -42,12 +43,14 @@ class Media:
 
     __slots__ = (
         "_app",
+        "_codecs",
         "_counters",
         "_emission",
         "_may_send",
         "_payload_types",
         "_receptions",
         "_report_at",
+        "_session_id",
         "_srtp",
         "_ssrcs",
         "_transmit",
@@ -60,6 +63,7 @@ class Media:
         self,
         negotiated: Negotiated,
         *,
+        session_id: str,
         ssrc: int,
         cname: str,
         app: AppFactory,
@@ -71,10 +75,12 @@ class Media:
         self.has_ended = False  # the client said BYE
         self.packets_in = 0
         self._counters = counters
+        self._session_id = session_id
         self._transmit = transmit
         self._wall_offset = wall_offset
-        codecs = [codec for codec in (negotiated.codec, negotiated.telephone_event) if codec]
-        self._payload_types = frozenset(codec.payload_type for codec in codecs)
+        agreed = (negotiated.codec, negotiated.telephone_event)
+        self._codecs = tuple(codec for codec in agreed if codec)
+        self._payload_types = frozenset(codec.payload_type for codec in self._codecs)
         self._may_send = negotiated.direction in {"sendrecv", "sendonly"}
         self._srtp: Srtp | None = None
         self._ssrcs: set[int] = set()
@@ -86,9 +92,24 @@ class Media:
         self._app = app(self)
 
     @property
+    def session_id(self) -> str:
+        """See app.Call."""
+        return self._session_id
+
+    @property
     def clock_rate(self) -> int:
         """RTP time units a second."""
         return self._emission.clock_rate
+
+    @property
+    def codecs(self) -> tuple[Codec, ...]:
+        """See app.Call."""
+        return self._codecs
+
+    @property
+    def counters(self) -> Counters:
+        """See app.Call."""
+        return self._counters
 
     @property
     def is_started(self) -> bool:
@@ -99,6 +120,7 @@ class Media:
         """Take the keys: media may come and go."""
         self._srtp = srtp
         self._report_at = now + _random.uniform(0.5, 1.5)
+        self._app.start()
 
     def receive(self, data: bytes, now: float) -> bool:
         """Take an SRTP or SRTCP datagram and count it; True if it is the client's own."""
@@ -222,4 +244,5 @@ class Media:
             "packets_lost": sum(reception.lost for reception in receptions),
             "jitter_ms": round(jitter * 1000 / self.clock_rate, 1),
             "round_trip_ms": None if round_trip is None else round(round_trip * 1000, 1),
+            **self._app.describe(),
         }

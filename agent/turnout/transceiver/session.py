@@ -28,6 +28,7 @@ class Session:
         "_early_dtls",
         "_fingerprints",
         "_outside",
+        "_transport_mid",
         "dtls",
         "ended",
         "ice",
@@ -58,10 +59,12 @@ class Session:
         self._created_at = self._alive_at = now
         self._early_dtls: list[tuple[Flow, bytes]] = []
         self._fingerprints = tuple(negotiated.remote_fingerprints)
+        self._transport_mid = negotiated.transport_mid
         self.ice = IceAgent(self, credentials, outside)
         self.dtls = DtlsServer(identity, outside.counters)
         self.media = Media(
             negotiated,
+            session_id=session_id,
             ssrc=ssrc,
             cname=cname,
             app=app,
@@ -74,6 +77,11 @@ class Session:
         flow = self.ice.selected
         if flow is not None:
             self._outside.transmit(flow, data)
+
+    @property
+    def transport_mid(self) -> str | None:
+        """The mid of the section that carries ICE in offer and answer."""
+        return self._transport_mid
 
     def receive_request(
         self, request: StunDatagram, ufrag: str, vip: int, address: Address, now: float
@@ -182,7 +190,7 @@ class Session:
         selected = self.ice.selected
         return {
             "id": self.id,
-            "ufrag": next(reversed(self.ice.credentials)),
+            "ufrag": self.ice.newest.local_ufrag,
             "age_seconds": round(now - self._created_at, 1),
             "silent_seconds": round(now - self._alive_at, 1),
             "ice": "connected" if selected else "checking" if self.ice.flows else "new",

@@ -6,13 +6,12 @@ by flow. It trusts nothing because the kernel looked first. One thread, one even
 """
 
 import asyncio
+import itertools
 import logging
 import secrets
-import socket
 import time
 from base64 import b64encode
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 from turnout.errors import SignalingError, WireError
 from turnout.transceiver.answer import LocalDescription, build_answer
@@ -20,9 +19,11 @@ from turnout.transceiver.app import AppFactory
 from turnout.transceiver.counters import Counters
 from turnout.transceiver.dtls import DtlsIdentity
 from turnout.transceiver.ice import Address, Credentials, Flow
+from turnout.transceiver.lane_socket import LaneSocket
 from turnout.transceiver.session import Session
 from turnout.transceiver.timers import Timers
-from turnout.wire.sdp import SessionDescription
+from turnout.wire.sdp import IceCredentials, SessionDescription, build_host_candidates
+from turnout.wire.sdpfrag import IceFragment
 from turnout.wire.stun import (
     BINDING_ERROR,
     BINDING_INDICATION,
@@ -38,21 +39,9 @@ SESSIONS_MAX = 2000
 _DRAIN_MOST = 64
 # More than any datagram we have use for; a longer one is cut off and dropped.
 _READ_BYTES = 2048
-# 20 ms of 2,000 calls are 2,000 packets of some 200 bytes, which the kernel books as 768 each.
-_SOCKET_BUFFER_BYTES = 4 << 20
-# SO_RCVBUFFORCE and SO_SNDBUFFORCE (linux/socket.h), which the socket module does not name.
-_BUFFER_OPTIONS = ((socket.SO_RCVBUF, 33), (socket.SO_SNDBUF, 32))
 
 SessionEnded = Callable[[Session, str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class LaneSocket:
-    """The socket at (VIP, lane) and the flows that come in by it, keyed by recvfrom's address."""
-
-    vip: str
-    socket: socket.socket
-    flows: dict[Address, Flow]
+SessionRestarted = Callable[[Session], None]
 
 
 class Worker:
@@ -71,6 +60,7 @@ class Worker:
         self.probes: dict[bytes, Flow] = {}
         self.sessions: dict[str, Session] = {}
         self.on_ended: SessionEnded = lambda _session, _reason: None
+        self.on_restarted: SessionRestarted = lambda _session: None
         self._by_ufrag: dict[bytes, Session] = {}
         self._app = app
         self._sessions_max = sessions_max
@@ -78,12 +68,15 @@ class Worker:
         self._wall_offset = time.time() - time.monotonic()
         self._timers = Timers(self._poll)
         self._is_closed = False
-        self._sockets: list[LaneSocket] = []
+        self._is_reading = False
+        # By number; that of a VIP which is taken away is never another's: flows carry it.
+        self._sockets: dict[int, LaneSocket] = {}
+        self._numbers = itertools.count()
         self.lane = lane
         for vip in vips:
-            opened = _open_socket(vip, self.lane)
-            self.lane = opened.getsockname()[1]
-            self._sockets.append(LaneSocket(vip, opened, {}))
+            opened = LaneSocket.open(vip, self.lane)
+            self.lane = opened.socket.getsockname()[1]
+            self._sockets[next(self._numbers)] = opened
 
     # --- sessions
 
@@ -114,7 +107,7 @@ class Worker:
             ufrag=_mint(12),
             pwd=_mint(18),
             fingerprint_sha256=self._identity.fingerprint,
-            candidates=[(opened.vip, self.lane) for opened in self._sockets],
+            candidates=[(opened.vip, self.lane) for opened in self._sockets.values()],
             session_id=secrets.randbits(62),
             ssrc=secrets.randbelow(0xFFFFFFFF) + 1,
             cname=secrets.token_hex(8),
@@ -141,6 +134,44 @@ class Worker:
         self._poll(session, now)
         logger.info("session %s: offer answered, ufrag %s", session_id, local.ufrag)
         return session, str(answer)
+
+    def restart_ice(self, session_id: str, remote: IceCredentials) -> IceFragment | None:
+        """Begin an ICE restart with the client's new credentials; returns our half of it.
+
+        None if they are the client's present ones: then there is nothing to restart. Asked twice
+        with the same, as by a client that lost the answer, it says the same twice. Raises
+        SignalingError: 404.
+        """
+        session = self.sessions.get(session_id)
+        if session is None:
+            raise no_session(session_id)
+        newest = session.ice.newest
+        if (newest.remote_ufrag, newest.remote_pwd) != remote:
+            newest = Credentials(_mint(12), _mint(18), remote.ufrag, remote.pwd)
+            abandoned = session.ice.restart(newest)
+            if abandoned is not None:
+                del self._by_ufrag[abandoned.encode()]
+            self._by_ufrag[newest.local_ufrag.encode()] = session
+            self.counters.ice_restarts += 1
+            logger.info("session %s: ICE restarts, ufrag %s", session_id, newest.local_ufrag)
+        elif not session.ice.is_restarting:
+            return None
+        return IceFragment(
+            credentials=IceCredentials(newest.local_ufrag, newest.local_pwd),
+            candidates=tuple(
+                build_host_candidates((opened.vip, self.lane) for opened in self._sockets.values())
+            ),
+            is_complete=True,
+            is_lite=True,
+            mid=session.transport_mid,
+        )
+
+    def ice_restarted(self, session: Session, retired: str) -> None:
+        """Forget the ufrag that a restart has replaced (called by the session's ICE agent)."""
+        del self._by_ufrag[retired.encode()]
+        self.counters.ice_restarts_done += 1
+        logger.info("session %s: ICE restarted, ufrag %s is over", session.id, retired)
+        self.on_restarted(session)
 
     def end_session(self, session_id: str, reason: str) -> bool:
         """End a session; False if there is none of that id."""
@@ -194,12 +225,54 @@ class Worker:
         if flows.get(flow.address) is flow:
             del flows[flow.address]
 
+    # --- VIPs that come and go
+
+    @property
+    def vips(self) -> list[str]:
+        """The VIPs that have a socket, most wanted first."""
+        return [opened.vip for opened in self._sockets.values()]
+
+    def set_vips(self, vips: Sequence[str]) -> None:
+        """Listen on exactly these VIPs. OSError: a socket cannot be bound, and nothing changed.
+
+        What stays keeps its socket and its flows. Sessions outlive a VIP that goes, without the
+        flows they had there.
+        """
+        if set(vips) == set(self.vips):
+            return
+        loop = asyncio.get_running_loop()
+        added: list[LaneSocket] = []
+        try:
+            added += (LaneSocket.open(vip, self.lane) for vip in vips if vip not in self.vips)
+        except OSError:
+            for opened in added:
+                opened.socket.close()
+            raise
+        for number, gone in list(self._sockets.items()):
+            if gone.vip not in vips:
+                self._close(number, gone, loop)
+        for opened in added:
+            number = next(self._numbers)
+            self._sockets[number] = opened
+            if self._is_reading:
+                loop.add_reader(opened.socket, self._drain, number)
+        logger.info("VIPs are %s", ", ".join(self.vips))
+
+    def _close(self, number: int, gone: LaneSocket, loop: asyncio.AbstractEventLoop) -> None:
+        for session in self.sessions.values():
+            for flow in [flow for flow in session.ice.flows.values() if flow.vip == number]:
+                session.ice.forget(flow)
+        loop.remove_reader(gone.socket)
+        gone.socket.close()
+        del self._sockets[number]
+
     # --- datagrams in
 
     def start(self) -> None:
         """Begin to read. Needs the running event loop."""
+        self._is_reading = True
         loop = asyncio.get_running_loop()
-        for vip, opened in enumerate(self._sockets):
+        for vip, opened in self._sockets.items():
             loop.add_reader(opened.socket, self._drain, vip)
 
     def _drain(self, vip: int) -> None:
@@ -278,34 +351,16 @@ class Worker:
         self._timers.close()
         loop = asyncio.get_running_loop()
         while self._sockets:
-            opened = self._sockets.pop().socket
-            loop.remove_reader(opened)
-            opened.close()
+            _, opened = self._sockets.popitem()
+            loop.remove_reader(opened.socket)
+            opened.socket.close()
+
+
+def no_session(session_id: str) -> SignalingError:
+    """Return the error that names a session nobody has here."""
+    return SignalingError(404, "No such session", f"session {session_id} is not live here")
 
 
 def _mint(size: int) -> str:
     """Make a ufrag or password of `size` random bytes: base64's alphabet is the ice-chars'."""
     return b64encode(secrets.token_bytes(size)).decode()
-
-
-def _open_socket(vip: str, lane: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in vip else socket.AF_INET
-    opened = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    try:
-        if family == socket.AF_INET6:
-            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        _enlarge_buffers(opened)
-        opened.bind((vip, lane))
-    except OSError as error:
-        opened.close()
-        raise OSError(error.errno, f"{error.strerror}: UDP port {lane} of {vip}") from error
-    return opened
-
-
-def _enlarge_buffers(opened: socket.socket) -> None:
-    for option, force in _BUFFER_OPTIONS:
-        try:
-            opened.setsockopt(socket.SOL_SOCKET, force, _SOCKET_BUFFER_BYTES)
-        except PermissionError:
-            # Without CAP_NET_ADMIN the kernel gives at most net.core.rmem_max and wmem_max.
-            opened.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER_BYTES)

@@ -85,6 +85,22 @@ class IceCredentials(NamedTuple):
     ufrag: str
     pwd: str
 
+    @classmethod
+    def parse(cls, ufrag: str, pwd: str) -> "IceCredentials":
+        """Check the values of a=ice-ufrag and a=ice-pwd; a WireError never tells the password."""
+        if not ICE_UFRAG.fullmatch(ufrag):
+            raise WireError(f"a=ice-ufrag:{ufrag[:300]} must be 4 to 256 of A-Z a-z 0-9 + /")
+        if not ICE_PWD.fullmatch(pwd):
+            raise WireError("the value of a=ice-pwd must be 22 to 256 of A-Z a-z 0-9 + /")
+        return cls(ufrag, pwd)
+
+
+# What a description costs to read grows with these; a browser with every codec, a hundred
+# candidates and twenty tracks stays far below.
+LINES_MAX = 2000
+SECTIONS_MAX = 64
+FORMATS_MAX = 128
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -206,15 +222,15 @@ class SessionDescription:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read an offer or answer; raises WireError that names the line."""
-        session, *sections = _split_sections(text)
+        session, *sections = split_sections(text)
         if [field.letter for field in session[:3]] != ["v", "o", "s"] or session[0].value != "0":
             raise WireError("a session description begins with the lines v=0, o= and s=")
         if not any(field.letter == "t" for field in session):
             raise WireError("the t= line is missing (RFC 8866 section 5.9)")
         description = cls(
             fields=tuple(field for field in session if field.letter != "a"),
-            attributes=_parse_attributes(session),
-            media=tuple(_parse_section(lines) for lines in sections),
+            attributes=parse_attributes(session),
+            media=tuple(parse_section(lines) for lines in sections),
         )
         mids = [section.mid for section in description.media if section.mid is not None]
         for mid in mids:
@@ -261,11 +277,7 @@ class SessionDescription:
         pwd = self.inherited(section, "ice-pwd")
         if ufrag is None or pwd is None:
             return None
-        if not ICE_UFRAG.fullmatch(ufrag):
-            raise WireError(f"a=ice-ufrag:{ufrag} must be 4 to 256 of A-Z a-z 0-9 + /")
-        if not ICE_PWD.fullmatch(pwd):
-            raise WireError("the value of a=ice-pwd must be 22 to 256 of A-Z a-z 0-9 + /")
-        return IceCredentials(ufrag, pwd)
+        return IceCredentials.parse(ufrag, pwd)
 
     def fingerprints(self, section: MediaSection) -> list[Fingerprint]:
         """Return the fingerprints that hold for a section (RFC 8122 section 5)."""
@@ -273,9 +285,11 @@ class SessionDescription:
         return [_parse_fingerprint(value) for value in values]
 
 
-def _split_sections(text: str) -> list[list[Field]]:
+def split_sections(text: str) -> list[list[Field]]:
     """Cut the text into the session's lines and each media section's, m= line first."""
     sections: list[list[Field]] = [[]]
+    if text.count("\n") > LINES_MAX:
+        raise WireError(f"more than {LINES_MAX} lines")
     # Not splitlines(): it also cuts at characters that are data in SDP.
     for number, raw in enumerate(text.split("\n"), start=1):
         line = raw.removesuffix("\r")
@@ -284,29 +298,35 @@ def _split_sections(text: str) -> list[list[Field]]:
         if "\r" in line or "\0" in line or len(line) < 2 or line[1] != "=":
             raise WireError(f"line {number} is not letter=value: {line[:80]!r}")
         if line[0] == "m":
+            if len(sections) > SECTIONS_MAX:
+                raise WireError(f"more than {SECTIONS_MAX} media sections")
             sections.append([])
         sections[-1].append(Field(line[0], line[2:]))
     return sections
 
 
-def _parse_section(lines: Sequence[Field]) -> MediaSection:
+def parse_section(lines: Sequence[Field]) -> MediaSection:
+    """Read one media section's lines, the m= line first."""
     parts = lines[0].value.split()
     if len(parts) < 4:
-        raise WireError(f"'m={lines[0].value}' is not 'm=media port protocol format ...'")
+        raise WireError(f"'m={lines[0].value[:80]}' is not 'm=media port protocol format ...'")
+    if len(parts) > 3 + FORMATS_MAX:
+        raise WireError(f"m={parts[0]}: more than {FORMATS_MAX} formats")
     section = MediaSection(
         kind=parts[0],
         port=_port(parts[1].partition("/")[0]),
         protocol=parts[2],
         formats=tuple(parts[3:]),
         fields=tuple(field for field in lines[1:] if field.letter != "a"),
-        attributes=_parse_attributes(lines),
+        attributes=parse_attributes(lines),
     )
     if section.mid is not None and len(section.mid.split()) != 1:
         raise WireError(f"a=mid:{section.mid} is not one word (RFC 5888 section 4)")
     return section
 
 
-def _parse_attributes(lines: Iterable[Field]) -> Attributes:
+def parse_attributes(lines: Iterable[Field]) -> Attributes:
+    """Return the a= lines among the given ones."""
     attributes = []
     for letter, text in lines:
         if letter == "a":

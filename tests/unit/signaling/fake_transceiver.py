@@ -14,7 +14,8 @@ from aiohttp import web
 from turnout.transceiver.answer import LocalDescription, build_answer
 from turnout.wire.problem import CONTENT_TYPE as PROBLEM
 from turnout.wire.problem import build_problem
-from turnout.wire.sdp import SessionDescription
+from turnout.wire.sdp import IceCredentials, SessionDescription
+from turnout.wire.sdpfrag import IceFragment
 
 PWD = "transceiverpassword0000"
 DEADLINE_S = 10.0
@@ -31,6 +32,7 @@ class FakeTransceiver:
     ufrags: list[str] = field(default_factory=list)
     sessions: dict[str, str] = field(default_factory=dict)
     deleted: list[str] = field(default_factory=list)
+    patched: list[str] = field(default_factory=list)
     offers: int = 0
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     release: asyncio.Event = field(default_factory=asyncio.Event)
@@ -41,6 +43,7 @@ class FakeTransceiver:
     async def start(self) -> None:
         app = web.Application()
         app.router.add_post("/whip", self._post)
+        app.router.add_patch("/whip/{id}", self._patch)
         app.router.add_delete("/whip/{id}", self._delete)
         app.router.add_get("/events", self._events)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -98,6 +101,23 @@ class FakeTransceiver:
             content_type="application/sdp",
             headers={"Location": f"/whip/{session_id}"},
         )
+
+    async def _patch(self, request: web.Request) -> web.Response:
+        assert request.headers["If-Match"] == "*"
+        session_id = request.match_info["id"]
+        self.patched.append(await request.text())
+        if session_id not in self.sessions or self.fault == "forgetful":
+            return web.Response(status=404)
+        if self.fault in {"break", "refuse"}:
+            return web.Response(status=500, text="oops")
+        if self.fault == "same":
+            return web.Response(status=204)
+        ufrag = self.ufrags.pop(0) if self.ufrags else f"again{next(iter(self._numbers)):04}"
+        text = "hello"
+        if self.fault != "garbage":
+            ours = IceFragment(IceCredentials(ufrag, PWD), mid="0", is_lite=True)
+            text = str(ours) if self.fault != "no ufrag" else "a=end-of-candidates\r\n"
+        return web.Response(text=text, content_type="application/trickle-ice-sdpfrag")
 
     async def _delete(self, request: web.Request) -> web.Response:
         session_id = request.match_info["id"]

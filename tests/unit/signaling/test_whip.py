@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from turnout.errors import KernelError
 from turnout.signaling import upstream as upstream_module
+from turnout.signaling.ended import EndedSessions
+from turnout.signaling.policy import WhipPolicy
 from turnout.signaling.upstream import Upstream
 from turnout.signaling.whip import build_whip
 from turnout.wire.sdp import Candidate, SessionDescription
@@ -33,7 +35,15 @@ class Edge:
         ]
         self.upstreams = {slot: Upstream(slot, t.path) for slot, t in enumerate(self.transceivers)}
         self.advertised = list(ADVERTISED)
-        self.app = build_whip(self.steering, self.upstreams, lambda: self.advertised)
+        self.policy = WhipPolicy()
+        self.ended = EndedSessions()
+        self.app = build_whip(
+            self.steering,
+            self.upstreams,
+            lambda: self.advertised,
+            lambda: self.policy,
+            self.ended,
+        )
         self.steered_at_answer: list[bool] = []
         self.app.on_response_prepare.append(self._before_answer)
         self.http: TestClient[Any, Any]
@@ -41,12 +51,12 @@ class Edge:
     async def _before_answer(self, _request: web.Request, _response: web.StreamResponse) -> None:
         self.steered_at_answer.append(self.maps.session_of("first") is not None)
 
-    async def post(self, offer: bytes = OFFER) -> tuple[int, dict[str, str], Any]:
+    async def post(self, offer: bytes = OFFER) -> tuple[int, Mapping[str, str], Any]:
         async with self.http.post("/whip", data=offer, headers=SDP) as response:
             if response.status == 201:
-                return 201, dict(response.headers), await response.text()
+                return 201, response.headers, await response.text()
             assert response.content_type == "application/problem+json"
-            return response.status, dict(response.headers), await response.json()
+            return response.status, response.headers, await response.json()
 
     def everything_asked_for(self) -> set[str]:
         return {session_id for t in self.transceivers for session_id in t.sessions}
@@ -56,7 +66,9 @@ class Edge:
 async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
     made = Edge(tmp_path)
     first, second = made.transceivers
-    follow = [upstream.run(made.steering) for upstream in made.upstreams.values()]
+    follow = [
+        upstream.run(made.steering, made.ended.remember) for upstream in made.upstreams.values()
+    ]
     async with running(first), running(second), background(*follow):
         await until(lambda: all(upstream.is_up for upstream in made.upstreams.values()))
         async with TestClient(TestServer(made.app)) as made.http:
@@ -251,7 +263,7 @@ async def test_delete_transceiver_that_does_not_answer_is_no_obstacle(edge: Edge
     _, headers, _ = await edge.post()
     await edge.transceivers[0].stop()
     async with edge.http.delete(headers["Location"]) as response:
-        assert response.status in {200, 404}
+        assert response.status in {200, 410}
     await until(lambda: not edge.steering.sessions)
 
 
@@ -269,29 +281,34 @@ async def test_preflight_of_a_browser_is_granted(edge: Edge) -> None:
         "Access-Control-Request-Headers": "authorization,content-type",
     }
     async with edge.http.options("/whip", headers=asked) as response:
-        assert response.status == 204
+        assert response.status == 200
         assert response.headers["Access-Control-Allow-Origin"] == "*"
         assert response.headers["Access-Control-Allow-Headers"] == "authorization,content-type"
         assert "POST" in response.headers["Access-Control-Allow-Methods"]
         assert response.headers["Accept-Post"] == "application/sdp"
     async with edge.http.options("/whip/abc", headers=asked) as response:
-        assert "DELETE" in response.headers["Access-Control-Allow-Methods"]
+        assert response.status == 200
+        for method in ("DELETE", "PATCH"):
+            assert method in response.headers["Access-Control-Allow-Methods"]
+        assert response.headers["Accept-Patch"] == "application/trickle-ice-sdpfrag"
 
 
 @pytest.mark.parametrize("body", [OFFER, b"hello"])
 async def test_post_answer_and_error_can_be_read_by_a_page(edge: Edge, body: bytes) -> None:
     _, headers, _ = await edge.post(body)
     assert headers["Access-Control-Allow-Origin"] == "*"
-    assert headers["Access-Control-Expose-Headers"] == "Location, ETag, Link, Retry-After"
+    exposed = headers["Access-Control-Expose-Headers"].split(", ")
+    assert {"Location", "ETag", "Link", "Retry-After", "Accept-Patch"} <= set(exposed)
 
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
-        ("GET", "/whip", 405),
+        ("GET", "/nothing", 404),
+        ("PATCH", "/whip", 405),
         ("PUT", "/whip", 405),
         ("POST", "/whip/abc", 405),
+        ("PUT", "/whip/abc", 405),
         ("GET", "/whip/abc/def", 404),
     ],
 )
@@ -311,7 +328,7 @@ async def test_request_that_hits_a_fault_is_answered_and_logged(
     def fail(*_args: object) -> None:
         raise RuntimeError("divided by zero")
 
-    monkeypatch.setattr("turnout.signaling.whip.build_client_answer", fail)
+    monkeypatch.setattr("turnout.signaling.placement.build_client_answer", fail)
     status, headers, problem = await edge.post()
     assert status == 500
     assert "divided by zero" not in problem["detail"]

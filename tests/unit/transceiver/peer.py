@@ -213,6 +213,7 @@ class Line:
     flows: dict[Address, Flow] = field(default_factory=dict)
     sent: list[Sent] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
+    retired: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.session = Session(
@@ -243,6 +244,10 @@ class Line:
 
     def drop_flow(self, flow: Flow) -> None:
         del self.flows[flow.address]
+
+    def ice_restarted(self, session: Session, retired: str) -> None:
+        assert session is self.session
+        self.retired.append(retired)
 
     def session_ended(self, session: Session, reason: str) -> None:
         assert session is self.session
@@ -296,12 +301,18 @@ class Line:
         self, sequence: int, *, ssrc: int = 7, timestamp: int | None = None, payload: bytes = b"abc"
     ) -> list[RtpPacket]:
         """Send one RTP packet; returns the RTP that comes back, decrypted."""
+        return self.open_rtp(self.deliver_rtp(sequence, ssrc, timestamp, payload))
+
+    def deliver_rtp(
+        self, sequence: int, ssrc: int = 7, timestamp: int | None = None, payload: bytes = b"abc"
+    ) -> list[Sent]:
+        """Send one RTP packet; returns what comes back as it is."""
         assert self.srtp is not None
         stamp = sequence * 960 if timestamp is None else timestamp
         packet = RtpPacket(
             PAYLOAD_TYPE, False, sequence & 0xFFFF, stamp & 0xFFFFFFFF, ssrc, payload
         )
-        return self.open_rtp(self.deliver(self.srtp.tx.protect(build_rtp(packet))))
+        return self.deliver(self.srtp.tx.protect(build_rtp(packet)))
 
     def open_rtp(self, sent: list[Sent]) -> list[RtpPacket]:
         assert self.srtp is not None

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from fractions import Fraction
 
+import pytest
 from aiortc import MediaStreamTrack, RTCPeerConnection, RTCSessionDescription
 from av import AudioFrame
 
@@ -41,7 +42,8 @@ class Tone(MediaStreamTrack):
 async def hear(connection: RTCPeerConnection, frames: int) -> ToneDetector:
     """Decode so many frames of 20 ms; silence before the first sound is not judged."""
     detector = ToneDetector(TONE_HZ)
-    track = connection.getReceivers()[0].track
+    tracks = [receiver.track for receiver in connection.getReceivers()]
+    track = next(one for one in tracks if one is not None and one.kind == "audio")
     async with asyncio.timeout(20):
         for _ in range(frames):
             frame = await track.recv()
@@ -52,9 +54,15 @@ async def hear(connection: RTCPeerConnection, frames: int) -> ToneDetector:
 
 
 @asynccontextmanager
-async def aiortc_call(running: Process) -> AsyncIterator[RTCPeerConnection]:
+async def aiortc_call(running: Process, *sections: str) -> AsyncIterator[RTCPeerConnection]:
     connection = RTCPeerConnection()
-    connection.addTrack(Tone())
+    for kind in sections or ("audio",):
+        if kind == "audio":
+            connection.addTrack(Tone())
+        elif kind == "video":
+            connection.addTransceiver("video")
+        else:
+            connection.createDataChannel("events")
     await connection.setLocalDescription(await connection.createOffer())
     async with running.http() as http:
         offer = connection.localDescription.sdp
@@ -99,6 +107,19 @@ async def test_aiortc_call_hears_its_own_tone(running: Process) -> None:
         while (status := await running.status())["sessions"]:
             pass
     assert status["counters"]["sessions_ended__bye"] == 1
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [("audio", "video"), ("video", "audio"), ("audio", "data"), ("video", "data", "audio")],
+    ids="+".join,
+)
+async def test_aiortc_call_that_offers_more_than_audio_hears_its_tone(
+    running: Process, sections: tuple[str, ...]
+) -> None:
+    async with aiortc_call(running, *sections) as connection:
+        detector = await hear(connection, 50)
+        assert detector.tone_windows >= detector.windows - 2, detector.describe_stranger()
 
 
 async def test_aiortc_two_calls_at_once_hear_their_own_tones(running: Process) -> None:

@@ -1,3 +1,4 @@
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -34,11 +35,8 @@ def answer_vector(name: str) -> tuple[SessionDescription, Negotiated]:
 
 
 def shape(section: MediaSection) -> tuple[str, str, bool]:
-    direction = next(
-        a.name
-        for a in section.attributes
-        if a.name in {"sendrecv", "sendonly", "recvonly", "inactive"}
-    )
+    directions = {"sendrecv", "sendonly", "recvonly", "inactive"}
+    direction = next((a.name for a in section.attributes if a.name in directions), "")
     return section.kind, direction, section.is_rejected
 
 
@@ -59,13 +57,13 @@ def refusal(offer: str) -> SignalingError:
         ("aiortc-recvonly", ("0",), [("audio", "sendonly", False)]),
         (
             "chromium-audio-video",
-            ("0",),
-            [("audio", "sendrecv", False), ("video", "inactive", True)],
+            ("0", "1"),
+            [("audio", "sendrecv", False), ("video", "inactive", False)],
         ),
         (
             "aiortc-audio-video",
-            ("0",),
-            [("audio", "sendrecv", False), ("video", "inactive", True)],
+            ("0", "1"),
+            [("audio", "sendrecv", False), ("video", "inactive", False)],
         ),
         (
             "chromium-video-first-max-bundle",
@@ -79,13 +77,13 @@ def refusal(offer: str) -> SignalingError:
         ),
         (
             "chromium-audio-datachannel",
-            ("0",),
-            [("audio", "sendrecv", False), ("application", "inactive", True)],
+            ("0", "1"),
+            [("audio", "sendrecv", False), ("application", "", False)],
         ),
         (
             "chromium-two-audio",
-            ("0",),
-            [("audio", "sendrecv", False), ("audio", "inactive", True)],
+            ("0", "1"),
+            [("audio", "sendrecv", False), ("audio", "inactive", False)],
         ),
     ],
 )
@@ -98,6 +96,42 @@ def test_answer_real_offer_takes_one_audio_section(
     audio = next(section for section in built.media if section.mid == negotiated.audio_mid)
     assert audio.kind == "audio"
     assert negotiated.direction == shape(audio)[1]
+
+
+@pytest.mark.parametrize("order", sorted(permutations(["audio", "datachannel", "video"])))
+def test_answer_every_order_of_sections_is_accepted_whole(order: tuple[str, ...]) -> None:
+    built, negotiated = answer_vector(f"chromium-{'-'.join(order)}")
+    shapes = {
+        "audio": ("audio", "sendrecv", False),
+        "video": ("video", "inactive", False),
+        "datachannel": ("application", "", False),
+    }
+    assert [shape(section) for section in built.media] == [shapes[kind] for kind in order]
+    assert built.bundle == ("0", "1", "2")
+    assert negotiated.audio_mid == str(order.index("audio"))
+    assert negotiated.transport_mid == "0"
+    data = next(section for section in built.media if section.kind == "application")
+    assert data.attributes.value("sctp-port") == "5000"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("m=video 9 ", "m=video 0 "),
+        ("m=video 9 UDP/TLS/RTP/SAVPF", "m=video 9 RTP/AVP"),
+        ("a=group:BUNDLE 0 1", "a=group:BUNDLE 0"),
+        ("a=rtpmap:", "a=x:"),
+    ],
+)
+def test_answer_section_that_cannot_ride_along_is_rejected(old: str, new: str) -> None:
+    audio, video = CHROMIUM_AUDIO_VIDEO.split("m=video")
+    assert old in audio + "m=video" + video
+    # The audio section keeps its codecs: only the video section's lines are changed.
+    head = audio.replace(old, new) if "BUNDLE" in old else audio
+    built, _ = answer(head + ("m=video" + video).replace(old, new))
+    assert [section.is_rejected for section in built.media] == [False, True]
+    assert built.bundle == ("0",)
+    assert built.media[1].mid == "1"
 
 
 @pytest.mark.parametrize("path", sorted(OFFERS.glob("*.sdp")), ids=lambda path: path.stem)

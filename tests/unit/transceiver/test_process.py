@@ -12,7 +12,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from unit.transceiver.peer import build_offer
+from turnout.wire.sdpfrag import IceFragment
+from unit.transceiver.peer import CREDENTIALS, build_offer
 from unit.transceiver.process import SDP, Process, command, environment
 
 
@@ -128,6 +129,64 @@ async def test_events_begin_with_hello_and_tell_of_ends(running: Process) -> Non
             }
 
 
+FRAGMENT = "a=ice-ufrag:again\r\na=ice-pwd:" + "b" * 22 + "\r\n"
+SDPFRAG = {"Content-Type": "application/trickle-ice-sdpfrag"}
+
+
+async def test_patch_restarts_ice_and_hello_names_both_ufrags(running: Process) -> None:
+    async with running.http() as http:
+        async with http.post("/whip", data=build_offer(), headers=SDP) as response:
+            location = response.headers["Location"]
+        bodies = []
+        for _ in range(2):
+            async with http.patch(location, data=FRAGMENT, headers=SDPFRAG) as response:
+                assert response.status == 200
+                assert response.content_type == "application/trickle-ice-sdpfrag"
+                bodies.append(await response.text())
+        assert bodies[0] == bodies[1]
+        ours = IceFragment.parse(bodies[0])
+        assert ours.credentials is not None
+        lane = (await running.status())["lane"]
+        assert [(one.address, one.port) for one in ours.candidates] == [("127.0.0.1", lane)]
+        assert (ours.is_lite, ours.is_complete, ours.mid) == (True, True, "0")
+        async with http.get("/events") as events:
+            first, second = (await next_event(events))["sessions"]
+        assert first["id"] == second["id"] == location.removeprefix("/whip/")
+        assert second["ufrag"] == ours.credentials.ufrag != first["ufrag"]
+        assert second["pwd"] == ours.credentials.pwd != first["pwd"]
+
+
+async def test_patch_with_the_credentials_of_the_offer_restarts_nothing(running: Process) -> None:
+    same = f"a=ice-ufrag:{CREDENTIALS.remote_ufrag}\r\na=ice-pwd:{CREDENTIALS.remote_pwd}\r\n"
+    async with running.http() as http:
+        async with http.post("/whip", data=build_offer(), headers=SDP) as response:
+            location = response.headers["Location"]
+        async with http.patch(location, data=same, headers=SDPFRAG) as response:
+            assert response.status == 204
+        async with http.get("/events") as events:
+            assert len((await next_event(events))["sessions"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers", "status"),
+    [
+        pytest.param("/whip/" + "ab" * 16, FRAGMENT, SDPFRAG, 404, id="unknown"),
+        pytest.param("", FRAGMENT, SDP, 415, id="not a fragment"),
+        pytest.param("", "hello", SDPFRAG, 400, id="no lines"),
+        pytest.param("", "a=end-of-candidates\r\n", SDPFRAG, 400, id="no credentials"),
+    ],
+)
+async def test_patch_bad_request_is_told_why(
+    running: Process, path: str, body: str, headers: dict[str, str], status: int
+) -> None:
+    async with running.http() as http:
+        async with http.post("/whip", data=build_offer(), headers=SDP) as response:
+            path = path or response.headers["Location"]
+        async with http.patch(path, data=body, headers=headers) as response:
+            assert response.status == status
+            assert len((await response.json())["detail"]) > 10
+
+
 async def test_sigterm_ends_events_and_exits_0(running: Process) -> None:
     async with running.http() as http, http.get("/events") as events:
         await next_event(events)
@@ -189,6 +248,7 @@ def test_lane_in_use_exits_1_with_one_line(taken_lane: int, tmp_path: Path) -> N
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr.startswith(b"slot 5 cannot start")
+    assert b"slot 5 cannot start" in done.stderr
+    assert done.stderr.count(b"\n") == 1
     assert str(taken_lane).encode() in done.stderr
     assert done.stderr.count(b"\n") == 1

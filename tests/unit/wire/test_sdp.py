@@ -224,3 +224,17 @@ def test_host_candidates_first_address_has_the_highest_priority() -> None:
 def test_connection_names_the_address_family() -> None:
     assert build_connection("fd00::2") == Field("c", "IN IP6 fd00::2")
     assert build_connection("192.0.2.2") == Field("c", "IN IP4 192.0.2.2")
+
+
+@pytest.mark.parametrize(
+    ("tail", "reason"),
+    [
+        ("a=x\r\n" * 2001, "more than 2000 lines"),
+        ("m=audio 9 UDP/TLS/RTP/SAVPF 0\r\n" * 65, "more than 64 media sections"),
+        ("m=audio 9 UDP/TLS/RTP/SAVPF" + " 0" * 129 + "\r\n", "more than 128 formats"),
+    ],
+)
+def test_sdp_that_costs_much_to_read_is_refused(tail: str, reason: str) -> None:
+    text = "v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n" + tail
+    with pytest.raises(WireError, match=reason):
+        SessionDescription.parse(text)
