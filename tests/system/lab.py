@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from socket import socket
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pytest
 
@@ -62,18 +62,35 @@ class Lab:
         return open_socket(self.namespaces.edge, EDGE_ADDRESSES[family], port)
 
 
+class Standing(Protocol):
+    """A laboratory of any shape: namespaces and an edge with a bpffs of its own."""
+
+    edge: EdgeProcess
+
+    @property
+    def namespaces(self) -> Any:
+        """What `build` and `remove` the namespaces."""
+
+
 @contextmanager
 def open_lab() -> Iterator[Lab]:
     """Build a laboratory without a running edge; take it down however the test ends."""
     uid = f"{os.getpid():x}{next(_numbers)}"
     directory = Path(tempfile.mkdtemp(prefix=f"tn-{uid}-"))
     lab = Lab(uid, directory)
+    with standing(lab, directory):
+        yield lab
+
+
+@contextmanager
+def standing(lab: Standing, directory: Path) -> Iterator[None]:
+    """Put up what the laboratory is made of, and take it and its directory away at the end."""
     try:
         lab.namespaces.build()
         lab.edge.bpffs.mkdir()
         command("mount", "-t", "bpf", "bpf", str(lab.edge.bpffs))
         try:
-            yield lab
+            yield
         finally:
             lab.edge.clean_up()
     finally:

@@ -7,7 +7,6 @@ nothing but its settings file: interface and VIP are the host's own defaults.
 import asyncio
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, TypeVar
 import pytest
 
 from system.edge_process import EdgeProcess
-from system.lab import wait_until
+from system.lab import standing, wait_until
 from system.namespaces import INTERFACE, Namespaces, command, run_in_namespace
 from turnout.calling import Call, CallReport, place_call
 
@@ -101,19 +100,8 @@ class NatLab:
 def nat_lab() -> Iterator[NatLab]:
     directory = Path(tempfile.mkdtemp(prefix="tn-nat-"))
     lab = NatLab(directory)
-    try:
-        lab.namespaces.build()
-        lab.edge.bpffs.mkdir()
-        command("mount", "-t", "bpf", "bpf", str(lab.edge.bpffs))
-        try:
-            yield lab
-        finally:
-            lab.edge.clean_up()
-    finally:
-        lab.namespaces.remove()
-        if lab.edge.bpffs.is_mount():
-            command("umount", str(lab.edge.bpffs))
-        shutil.rmtree(directory)
+    with standing(lab, directory):
+        yield lab
 
 
 def advertise(lab: NatLab, *public: str) -> None:

@@ -64,7 +64,6 @@ class Flow:
         "probe_transmissions",
         "proven_at",
         "received_at",
-        "rtt",
         "session",
         "ufrag",
         "vip",
@@ -77,7 +76,6 @@ class Flow:
         self.ufrag = ""  # ours, as the latest check named it
         self.received_at = now
         self.proven_at = -NEVER
-        self.rtt: float | None = None
         self.probe = b""
         self.probe_id = b""
         self.probe_pwd = b""
@@ -265,8 +263,6 @@ class IceAgent:
         if response.kind != BINDING_SUCCESS:
             self._outside.counters.drop__stun_unsolicited += 1
             return False
-        if flow.probe_transmissions == 1:
-            flow.rtt = now - flow.probe_started
         self._stop_probe(flow)
         self._outside.counters.probes_answered += 1
         self._outside.counters.handled__stun_response += 1
