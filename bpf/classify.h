@@ -47,6 +47,8 @@ static __always_inline int match_destination(struct xdp_md *ctx, struct packet *
 	int vip = find_vip(settings, &p->destination);
 	__u16 port;
 
+	if (p->transport == TRANSPORT_OTHER)
+		return NOT_OURS;
 	if (p->transport == TRANSPORT_HIDDEN) {
 		if (vip < 0 || !outside)
 			return NOT_OURS;
@@ -69,6 +71,31 @@ static __always_inline int match_destination(struct xdp_md *ctx, struct packet *
 	return CONTINUE;
 }
 
+/* Read where it stands, which spares a call; a driver may split headers from payload, though. */
+static __always_inline int read_first_byte(struct xdp_md *ctx, struct packet *p)
+{
+	__u64 offset = p->payload;
+	const __u8 *byte;
+	__u64 value;
+
+	/* Verifier: a pointer of its own, or what is learned of it here makes two ways of one. */
+	asm volatile("%0 &= 0x7fff" : "+r"(offset));
+	byte = p->data + offset;
+	if ((void *)(byte + 1) <= p->data_end) {
+		value = *byte;
+	} else {
+		__u8 copy;
+
+		if (bpf_xdp_load_bytes(ctx, p->payload, &copy, 1))
+			return DROP(bad_udp_length);
+		value = copy;
+	}
+	/* Verifier: or it would walk on for both ways. */
+	asm volatile("" : "+r"(value));
+	p->first_byte = value;
+	return CONTINUE;
+}
+
 /* Checks the UDP length against what is there and reads the first payload byte. */
 static __always_inline int classify(struct xdp_md *ctx, struct packet *p)
 {
@@ -82,10 +109,7 @@ static __always_inline int classify(struct xdp_md *ctx, struct packet *p)
 	p->payload_len = udp_len - sizeof(struct udphdr);
 	if (!p->payload_len)
 		return DROP(empty);
-	/* Not through `data`: a driver may split headers from payload. */
-	if (bpf_xdp_load_bytes(ctx, p->payload, &p->first_byte, 1))
-		return DROP(bad_udp_length);
-	return CONTINUE;
+	return read_first_byte(ctx, p);
 }
 
 static __always_inline int is_stun(const struct packet *p)

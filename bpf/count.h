@@ -6,13 +6,19 @@
 #include "maps.h"
 #include "packet.h"
 
+static __always_inline void count_in(struct counters *all, __u32 counter)
+{
+	if (counter < COUNTERS_MAX)
+		((__u64 *)all)[counter]++;
+}
+
 static __always_inline void count(__u32 counter)
 {
 	int zero = 0;
 	struct counters *all = counters.lookup(&zero);
 
-	if (all && counter < COUNTERS_MAX)
-		((__u64 *)all)[counter]++;
+	if (all)
+		count_in(all, counter);
 }
 
 #define COUNT(name) count(COUNTER(name))

@@ -9,6 +9,7 @@
 #include "classify.h"
 #include "flows.h"
 #include "maps.h"
+#include "meter.h"
 #include "stun.h"
 
 /* The owner's lane, if it is still the one that was meant and takes packets. */
@@ -25,44 +26,60 @@ static __always_inline int find_lane(struct packet *p)
 	return CONTINUE;
 }
 
-static __always_inline int find_by_ufrag(struct packet *p)
+static __always_inline int find_by_ufrag(struct packet *p, struct session **found)
 {
-	struct session *session = sessions.lookup(&p->ufrag_hash);
+	__u64 ufrag_hash = p->ufrag_hash;
+	struct session *session = sessions.lookup(&ufrag_hash);
 
 	if (!session)
 		return DROP(no_session);
 	p->session_id = session->session_id;
 	p->owner = session->owner;
+	*found = session;
 	return find_lane(p);
 }
 
-static __always_inline int find_by_flow(struct packet *p)
+static __always_inline int find_by_flow(struct packet *p, const struct settings *settings)
 {
-	struct flow *flow = find_flow(&p->flow_key);
+	struct place place;
+	int verdict;
 
-	if (!flow)
+	p->flow_hash = hash_flow(settings, &p->flow_key);
+	find_flow(p, settings, &place);
+	if (!place.entry || is_claimed(place.entry))
 		return DROP(no_flow);
-	p->owner = flow->owner;
+	p->owner = entry_owner(place.entry);
+	verdict = find_lane(p);
+	if (verdict)
+		return verdict;
+	verdict = meter_flow(p, settings);
+	if (verdict)
+		return verdict;
 	if (is_media(p->first_byte))
-		touch_flow(flow);
-	return find_lane(p);
+		touch_flow(&place, p->tick);
+	return CONTINUE;
 }
 
-/* Sets owner and lane, and *kind to the counter of what was steered. */
+/*
+ * Sets owner and lane, *kind to the counter of what was steered, and *session where a request named
+ * one by its ufrag.
+ */
 static __always_inline int find_owner(struct xdp_md *ctx, struct packet *p,
-				      const struct settings *settings, int *kind)
+				      const struct settings *settings, int *kind,
+				      struct session **session)
 {
 	struct stun_username username = {};
 	struct stun_header stun;
+	__u64 ufrag_hash;
 	int verdict;
 
-	if (is_dtls(p->first_byte)) {
-		*kind = STEERED(dtls);
-		return find_by_flow(p);
-	}
 	if (is_rtp(p->first_byte)) {
 		*kind = STEERED(rtp);
-		return find_by_flow(p);
+		return find_by_flow(p, settings);
+	}
+	if (is_dtls(p->first_byte)) {
+		*kind = STEERED(dtls);
+		return find_by_flow(p, settings);
 	}
 	if (!is_stun(p))
 		return DROP(unknown_class);
@@ -72,17 +89,19 @@ static __always_inline int find_owner(struct xdp_md *ctx, struct packet *p,
 		return verdict;
 	*kind = STEERED(stun);
 	if (stun.type != bpf_htons(STUN_BINDING_REQUEST))
-		return find_by_flow(p);
-	verdict = find_username(ctx, p, bpf_ntohs(stun.len), &username);
+		return find_by_flow(p, settings);
+	p->stun_len = bpf_ntohs(stun.len);
+	verdict = find_username(ctx, p, p->stun_len, &username);
 	if (verdict)
 		return verdict;
 	if (!username.len)
-		return find_by_flow(p);
-	verdict = hash_ufrag(ctx, settings, &username, &p->ufrag_hash);
+		return find_by_flow(p, settings);
+	verdict = hash_ufrag(ctx, settings, &username, &ufrag_hash);
 	if (verdict)
 		return verdict;
+	p->ufrag_hash = ufrag_hash;
 	*kind = STEERED(stun_request);
-	return find_by_ufrag(p);
+	return find_by_ufrag(p, session);
 }
 
 #endif

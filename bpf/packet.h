@@ -32,6 +32,8 @@ enum transport {
 	TRANSPORT_UDP,
 	TRANSPORT_UDP_FRAGMENT, /* the first one: it has the ports, not all of the payload */
 	TRANSPORT_HIDDEN, /* UDP, or a chain that may lead to it, with the ports out of sight */
+	TRANSPORT_ICMP,
+	TRANSPORT_ICMPV6,
 };
 
 struct packet {
@@ -40,6 +42,8 @@ struct packet {
 	__u32 len_bytes; /* of the frame, with the part that data_end does not reach */
 
 	struct udphdr *udp; /* by point_at_udp() */
+
+	struct counters *counters; /* once the packet is known to be for the shared port */
 
 	/* By parse(). */
 	__u32 network_end; /* offset of the end of the IP packet */
@@ -50,18 +54,40 @@ struct packet {
 	__u64 transport; /* enum transport; the verifier follows only 8-byte spills */
 
 	/* By find.h. */
+	__u32 tick;
 	struct flow_key flow_key;
-	__u64 ufrag_hash; /* of a Binding request with USERNAME, else 0 */
+	__u64 flow_hash;
+	__u64 ufrag_hash; /* of a Binding request with USERNAME */
 	__u64 session_id;
 	struct owner_id owner;
+	__u32 stun_len; /* without the header */
 	__be16 lane;
 	__u8 first_byte; /* of the payload */
 };
+
+static __always_inline void set_ipv4(struct address *address, __be32 ipv4)
+{
+	address->word[0] = 0;
+	address->word[1] = 0;
+	address->word[2] = bpf_htonl(0xffff);
+	address->word[3] = ipv4;
+}
+
+static __always_inline int is_ipv4(const struct address *address)
+{
+	return !address->word[0] && !address->word[1] && address->word[2] == bpf_htonl(0xffff);
+}
 
 static __always_inline int same_address(const struct address *a, const struct address *b)
 {
 	return !((a->word[0] ^ b->word[0]) | (a->word[1] ^ b->word[1]) | (a->word[2] ^ b->word[2]) |
 		 (a->word[3] ^ b->word[3]));
+}
+
+static __always_inline int same_flow_key(const struct flow_key *a, const struct flow_key *b)
+{
+	return same_address(&a->client, &b->client) && a->client_port == b->client_port &&
+	       a->vip == b->vip;
 }
 
 static __always_inline int same_owner(const struct owner_id *a, const struct owner_id *b)

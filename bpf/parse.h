@@ -23,9 +23,11 @@
 #define ETHERTYPE_QINQ 0x88a8
 
 #define PROTOCOL_HOP_BY_HOP 0
+#define PROTOCOL_ICMP 1
 #define PROTOCOL_UDP 17
 #define PROTOCOL_ROUTING 43
 #define PROTOCOL_FRAGMENT 44
+#define PROTOCOL_ICMPV6 58
 #define PROTOCOL_DESTINATION_OPTIONS 60
 #define PROTOCOL_MOBILITY 135
 
@@ -99,7 +101,7 @@ static __always_inline int parse_ipv4(struct packet *p, void *cursor)
 
 	if ((void *)(ip + 1) > p->data_end || ip->version != 4 || ip->ihl < 5)
 		return NOT_OURS;
-	if (ip->protocol != PROTOCOL_UDP)
+	if (ip->protocol != PROTOCOL_UDP && ip->protocol != PROTOCOL_ICMP)
 		return NOT_OURS;
 	fragment = bpf_ntohs(ip->frag_off);
 	if (fragment & IPV4_FRAGMENT_OFFSET)
@@ -107,12 +109,15 @@ static __always_inline int parse_ipv4(struct packet *p, void *cursor)
 	if (fragment & IPV4_MORE_FRAGMENTS)
 		transport = TRANSPORT_UDP_FRAGMENT;
 
-	p->source.word[2] = bpf_htonl(0xffff);
-	p->source.word[3] = ip->saddr;
-	p->destination.word[2] = bpf_htonl(0xffff);
-	p->destination.word[3] = ip->daddr;
+	set_ipv4(&p->source, ip->saddr);
+	set_ipv4(&p->destination, ip->daddr);
 	p->network_end = offset_in(p, cursor) + bpf_ntohs(ip->tot_len);
 	header_len = ip->ihl * 4;
+	if (ip->protocol == PROTOCOL_ICMP) {
+		p->payload = offset_in(p, cursor) + header_len;
+		p->transport = transport == TRANSPORT_UDP ? TRANSPORT_ICMP : TRANSPORT_OTHER;
+		return CONTINUE;
+	}
 	return parse_udp(p, cursor + header_len, transport);
 }
 
@@ -127,9 +132,17 @@ static __always_inline int parse_ipv6(struct packet *p, void *cursor)
 		return NOT_OURS;
 	__builtin_memcpy(&p->source, &ip->saddr, sizeof(p->source));
 	__builtin_memcpy(&p->destination, &ip->daddr, sizeof(p->destination));
+	/* To us these are IPv4's; the stack drops what has them for a source (RFC 4291 2.5.5.2). */
+	if (is_ipv4(&p->source) || is_ipv4(&p->destination))
+		return NOT_OURS;
 	next = ip->nexthdr;
 	cursor += sizeof(*ip);
 	p->network_end = offset_in(p, cursor) + bpf_ntohs(ip->payload_len);
+	if (next == PROTOCOL_ICMPV6) {
+		p->payload = offset_in(p, cursor);
+		p->transport = TRANSPORT_ICMPV6;
+		return CONTINUE;
+	}
 
 #pragma unroll
 	for (i = 0; i < EXTENSION_HEADERS_MAX; i++) {

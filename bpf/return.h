@@ -35,7 +35,7 @@ static __always_inline int match_source(struct packet *p, const struct settings 
 	struct owner_id *owner;
 	int vip;
 
-	if (p->transport == TRANSPORT_HIDDEN)
+	if (p->transport != TRANSPORT_UDP && p->transport != TRANSPORT_UDP_FRAGMENT)
 		return NOT_OURS;
 	if (point_at_udp(p))
 		return NOT_OURS;
@@ -53,17 +53,33 @@ static __always_inline int match_source(struct packet *p, const struct settings 
 }
 
 /*
- * Only what a living owner sends in a session in progress heals: RTP, RTCP, DTLS data. A STUN
- * response does not, or a server that answers a stranger's check with an error would open a flow
- * for the stranger; nor does the alert with which a session ends, or its tuple would not be free.
+ * What a living owner sends in a session in progress (RTP, RTCP, DTLS data) heals a lost flow and
+ * proves one that is there. A STUN response does not, or a server that answers a stranger's check
+ * with an error would open a flow for the stranger; nor does the alert with which a session ends,
+ * or its tuple would not be free.
  */
-static __always_inline void heal(struct __sk_buff *skb, struct packet *p)
+static __always_inline void heal(struct __sk_buff *skb, struct packet *p,
+				 const struct settings *settings)
 {
-	if (p->transport == TRANSPORT_UDP_FRAGMENT || find_flow(&p->flow_key) || find_lane(p))
+	struct place place;
+	__u8 first_byte;
+
+	if (p->transport == TRANSPORT_UDP_FRAGMENT)
 		return;
-	if (bpf_skb_load_bytes(skb, p->payload, &p->first_byte, 1) || !is_media(p->first_byte))
+	p->flow_hash = hash_flow(settings, &p->flow_key);
+	find_flow(p, settings, &place);
+	if (place.entry & ENTRY_PROVEN || (place.entry && !is_of(place.entry, p->owner)))
 		return;
-	count_put(put_flow(p, 1), COUNTER(flow__healed));
+	if (bpf_skb_load_bytes(skb, p->payload, &first_byte, 1) || !is_media(first_byte))
+		return;
+	if (place.entry) {
+		replace_entry(&place, place.entry, place.entry | ENTRY_PROVEN);
+		return;
+	}
+	if (find_lane(p))
+		return;
+	p->tick = read_tick();
+	count_put(insert_flow(p, settings, ENTRY_PROVEN, &place), COUNTER(flow__healed));
 }
 
 static __always_inline int rewrite_source(struct __sk_buff *skb, const struct packet *p,

@@ -5,11 +5,11 @@ an owner, then name each session's ufrag and password before the client sends it
 The edge serves it on api.sock; turnout/client.py is its Python client.
 """
 
+import json
 from collections.abc import Callable, Sequence
-from json import JSONDecodeError
 from typing import Any
 
-from aiohttp import web
+from aiohttp import ClientPayloadError, web
 
 from turnout.errors import (
     SignalingError,
@@ -140,8 +140,13 @@ async def _read_object(request: web.Request, fields: Sequence[str]) -> dict[str,
     """Read a JSON object that has exactly these fields."""
     wanted = f"a JSON object with {', '.join(fields)}"
     try:
-        body = await request.json()
-    except (JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raw = await request.read()
+    except (ConnectionError, ClientPayloadError, web.RequestPayloadError) as error:
+        raise SignalingError(400, "Bad body", f"the body did not arrive: {error}") from error
+    try:
+        # UTF-8, whatever charset is named (RFC 8259 section 8.1).
+        body = json.loads(raw)
+    except (ValueError, RecursionError) as error:
         raise SignalingError(400, "Body is not JSON", f"{error}; send {wanted}") from error
     if not isinstance(body, dict):
         raise SignalingError(400, "Body is no object", f"{str(body)[:80]!r}: send {wanted}")

@@ -9,8 +9,6 @@ takes over what it finds. While it lives it goes along with the host (netlink) a
 import asyncio
 import logging
 import signal
-import socket
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -25,12 +23,16 @@ from turnout.host_news import tell_news
 from turnout.kernel.follow import Changes, HostPicture, default_vips, look
 from turnout.kernel.maps import Maps
 from turnout.kernel.pins import Pins
+from turnout.kernel.sweep import SweepProgram
 from turnout.logs import set_log_level
 from turnout.metrics import EdgeCollector, Tally, build_metrics_app
 from turnout.settings import Address, Settings
+from turnout.signaling.door_metrics import DoorCollector
 from turnout.signaling.ended import EndedSessions
+from turnout.signaling.http_door import SHUTDOWN_PATIENCE_S, HttpDoor
 from turnout.signaling.media_server import build_media_servers
 from turnout.signaling.policy import TlsFiles, WhipPolicy
+from turnout.signaling.problem import build_problem_middleware
 from turnout.signaling.tls import TlsDoor
 from turnout.signaling.upstream import OfferTaker, Upstream
 from turnout.signaling.whip import build_whip
@@ -42,11 +44,10 @@ from turnout.vips import Vips
 
 log = logging.getLogger(__name__)
 
-# A step of the sweep takes some 20 ms: a tenth of the agent's time while a pass goes on.
-SWEEP_STEP_PAUSE_S = 0.2
+# A step of the sweep takes some 2 ms: a small part of the agent's time while a pass goes on.
+SWEEP_STEP_PAUSE_S = 0.05
 SWEEP_PASS_PAUSE_S = 10.0
 LOOK_PAUSE_S = 5.0  # at the latest; netlink tells of most changes at once
-SHUTDOWN_PATIENCE_S = 1.0  # for requests under way when the agent ends
 
 
 async def run_agent(settings: Settings) -> None:
@@ -87,6 +88,7 @@ class Edge:
         pins = Pins(settings.bpffs, settings.instance)
         self._attachments = Attachments(pins)
         self._maps = resources.enter_context(Maps.open(pins))
+        self._sweeper = resources.enter_context(SweepProgram.open(pins))
         self._vips = Vips(self._maps, self._shared_ports)
         self._vips.start(settings, host.addresses)
         self._http = open_listener("--http", settings.http, resources)
@@ -99,6 +101,7 @@ class Edge:
         self._ended = EndedSessions()
         files = _tls_files(settings)
         self._tls = None if files is None else TlsDoor(files)
+        self._doors: dict[str, HttpDoor] = {}
         self._group = asyncio.TaskGroup()
 
     def attach(self) -> None:
@@ -121,10 +124,16 @@ class Edge:
             self._follow_transceivers()
             for slot, server in self._media_servers.items():
                 run(server.run(self._ended.remember), name=f"upstream {slot}")
-            run(_serve(whip, self._http, self._tls), name="http")
+            context = None if self._tls is None else self._tls.context
+            self._doors["http"] = HttpDoor(whip, self._http, context)
             if self._tls is not None:
                 run(self._tls.watch(), name="certificate")
-            run(_serve(build_metrics_app(self._registry()), self._metrics), name="metrics")
+            metrics = build_metrics_app(
+                self._registry(), [build_problem_middleware("GET /metrics")]
+            )
+            self._doors["metrics"] = HttpDoor(metrics, self._metrics)
+            for name, door in self._doors.items():
+                run(door.serve(), name=name)
             api = build_api(self._steering, self._status)
             run(_serve(api, self._settings.api_socket), name="api")
 
@@ -138,6 +147,7 @@ class Edge:
             trusted_proxies=settings.trusted_proxies,
             ice_servers=settings.ice_servers,
             offers_a_minute=settings.offers_a_minute,
+            sdp_bytes=settings.limits.sdp_bytes,
         )
 
     def _interfaces(self) -> list[str]:
@@ -222,15 +232,13 @@ class Edge:
                 self._maps, self._steering, self._tally, lambda: self._attachments.picture
             )
         )
+        registry.register(DoorCollector(self._doors))
         return registry
 
     async def _sweep(self) -> None:
         while True:
-            report = self._steering.sweep(time.monotonic_ns())
-            self._tally.swept_ended += report.ended
-            self._tally.swept_stale += report.stale
-            self._tally.swept_idle += report.idle
-            await asyncio.sleep(SWEEP_PASS_PAUSE_S if report.complete else SWEEP_STEP_PAUSE_S)
+            is_complete = self._steering.sweep(self._sweeper.run)
+            await asyncio.sleep(SWEEP_PASS_PAUSE_S if is_complete else SWEEP_STEP_PAUSE_S)
 
 
 def _tls_files(settings: Settings) -> TlsFiles | None:
@@ -239,18 +247,12 @@ def _tls_files(settings: Settings) -> TlsFiles | None:
     return TlsFiles(settings.tls_cert, settings.tls_key)
 
 
-async def _serve(
-    app: web.Application, door: socket.socket | Path, tls: TlsDoor | None = None
-) -> None:
-    """Serve an application on a listening socket, or on a UNIX socket at a path, for ever."""
+async def _serve(app: web.Application, door: Path) -> None:
+    """Serve an application on a UNIX socket at a path, for ever."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_PATIENCE_S)
     await runner.setup()
     try:
-        if isinstance(door, Path):
-            await web.UnixSite(runner, str(door)).start()
-        else:
-            context = None if tls is None else tls.context
-            await web.SockSite(runner, door, ssl_context=context).start()
+        await web.UnixSite(runner, str(door)).start()
         await asyncio.get_running_loop().create_future()
     finally:
         await runner.cleanup()

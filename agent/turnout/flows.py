@@ -1,116 +1,102 @@
-"""The sweep of the kernel's flow table: what is over goes, a stretch at a time.
+"""The kernel's flow table, as the agent looks at it: swept, counted by owner, read.
 
-The kernel learns, moves and heals flows and treats one whose sessions entry is gone as ended;
-nothing is wrong when a dead flow stays for a while. So the table, which may hold a million flows,
-is walked in short steps between other work. Steering owns the sweep, the agent's loop drives it.
+The kernel learns, moves, heals and removes flows; a dead one that stays for a while does no harm.
+So the table, which may hold a million of them, is swept a slice at a time between other work: by
+the kernel, when the agent says so. Steering owns it, the edge's loop drives the sweep.
 """
 
-from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from turnout.kernel.maps import Maps, Record
 
-    from turnout.kernel.maps import KernelMap, Record
+# Some 2 ms, 11,000 flows, in a table that is full.
+SLICE_BUCKETS = 2048
 
-# A client that sends nothing at all while media flows to it is healed back by egress; a
-# consent-checking one dies at 30 s (RFC 7675). Four times that is over.
-IDLE_NS = 120 * 10**9
-# About 10 us an entry in Python: some 20 ms of the agent's loop.
-STEP_FLOWS = 2048
-
-
-class Living(Protocol):
-    """Who tells which sessions and owners are alive: Steering."""
-
-    def live_session(self, ufrag_hash: int) -> int | None:
-        """Return the kernel's session id behind a sessions key, or None."""
-
-    def live_generation(self, slot: int) -> int | None:
-        """Return the generation of the slot's owner, or None."""
+# (first bucket, how many) -> the bucket that is next: kernel/sweep.py SweepProgram.run
+Sweep = Callable[[int, int], int]
 
 
 @dataclass(frozen=True, slots=True)
-class SweepReport:
-    """What one step of the sweep looked at and removed, in flows."""
+class OwnerFlows:
+    """How many flows an owner has; `unclaimed`: healed ones whose session is not known yet."""
 
-    looked_at: int = 0
-    ended: int = 0  # the session has ended
-    stale: int = 0  # the owner is gone or reborn
-    idle: int = 0  # the client was silent for IDLE_NS
-    complete: bool = False  # the step reached the end of the table
+    flows: int = 0
+    unclaimed: int = 0
 
 
-class FlowSweep:
-    """A walk through `flows` that goes on where the last step stopped."""
+class FlowTable:
+    """The maps `flows`, `flow_details` and `owner_flows`."""
 
-    def __init__(self, flows: "KernelMap", living: Living) -> None:
-        self._map = flows
-        self._living = living
-        self._walk: Iterator[tuple[Any, Record]] | None = None
-        self._kept = 0
-        self._left = 0
-        self.flows = 0
-        # Of watched owners: (slot, kernel session id) of every flow, in this pass and the last.
-        self._watched: set[int] = set()
-        self._found: set[tuple[int, int]] = set()
-        self.found: frozenset[tuple[int, int]] = frozenset()
+    def __init__(self, maps: "Maps") -> None:
+        self._buckets = maps.flows
+        self._details = maps.flow_details
+        self._counts = maps.owner_flows
+        self._next = 0
+        self._counting: tuple[int, ...] = ()
+        self._by_owner: Mapping[int, OwnerFlows] = {}
 
-    def watch(self, slot: int) -> None:
-        """Find out from now on which sessions of an owner have flows."""
-        self._watched.add(slot)
+    @property
+    def flows(self) -> int:
+        """How many flows of living owners the last whole pass of the sweep left in the table."""
+        return sum(owner.flows for owner in self._by_owner.values())
 
-    def step(self, now_ns: int) -> SweepReport:
-        """Look at the next STEP_FLOWS flows."""
-        if self._walk is None:
-            self._walk = iter(self._map.items())
-            self._kept = 0
-            self._found = set()
-            # The walk starts over when the key it stands on is evicted: no longer than a table.
-            self._left = self._map.max_entries
-        removed: Counter[str] = Counter()
-        looked_at = 0
-        complete = True
-        for key, flow in self._walk:
-            looked_at += 1
-            reason = self._why_over(flow, now_ns)
-            if reason is None:
-                self._kept += 1
-                if flow["owner"]["slot"] in self._watched:
-                    self._found.add((flow["owner"]["slot"], flow["session_id"]))
-            elif self._remove(key, now_ns):
-                removed[reason] += 1
-            self._left -= 1
-            if self._left == 0:
-                break
-            if looked_at == STEP_FLOWS:
-                complete = False
-                break
-        if complete:
-            self._walk = None
-            self.flows = self._kept
-            self.found = frozenset(self._found)
-        return SweepReport(
-            looked_at, removed["ended"], removed["stale"], removed["idle"], complete=complete
+    def of_owner(self, slot: int) -> OwnerFlows:
+        """Return what that pass counted for one owner."""
+        return self._by_owner.get(slot, OwnerFlows())
+
+    def sweep(self, run: Sweep, slots: Iterable[int]) -> bool:
+        """Sweep the next slice; True when that was the table's last.
+
+        `slots` are the living owners', who are counted from a pass's beginning to its end.
+        """
+        if self._next == 0:
+            self._counting = tuple(slots)
+            for slot in self._counting:
+                self._counts.update(slot, {})
+        self._next = run(self._next, SLICE_BUCKETS)
+        if self._next < self._buckets.max_entries:
+            return False
+        self._next = 0
+        counted = ((slot, self._counts.lookup(slot)) for slot in self._counting)
+        self._by_owner = {slot: OwnerFlows(**one) for slot, one in counted if one is not None}
+        return True
+
+    def is_held(self, reference: int, ufrag_hash: int, session_id: int) -> bool:
+        """Tell whether a flow that a session noted is still its own.
+
+        `reference`: 1 + its index in `flow_details`, as `struct session` notes it; 0 is none.
+        """
+        if reference == 0:
+            return False
+        details = self._details.lookup(reference - 1)
+        bucket, place = divmod(reference - 1, self._places)
+        entries = self._buckets.lookup(bucket)
+        return (
+            details is not None
+            and entries is not None
+            and (details["ufrag_hash"], details["session_id"]) == (ufrag_hash, session_id)
+            and entries["entry"][place] != 0
         )
 
-    def _remove(self, key: "Record", now_ns: int) -> bool:
-        """Remove a flow that is over, unless the kernel gave the tuple to another meanwhile."""
-        taken = self._map.take(key)
-        if taken is not None and self._why_over(taken, now_ns) is None:
-            self._map.insert(key, taken)
-            return False
-        return taken is not None
+    def read(self) -> "Iterator[Record]":
+        """Yield every flow: the fields of `struct flow`, its owner's slot and generation, its age.
 
-    def _why_over(self, flow: "Record", now_ns: int) -> str | None:
-        if flow["ufrag_hash"]:
-            session_id = self._living.live_session(flow["ufrag_hash"])
-            if session_id is None or session_id != flow["session_id"]:
-                return "ended"
-        if self._living.live_generation(flow["owner"]["slot"]) != flow["owner"]["generation"]:
-            return "stale"
-        # The kernel writes alive_ns coarsely and meanwhile, so it may be a little ahead.
-        if now_ns - flow["alive_ns"] > IDLE_NS:
-            return "idle"
-        return None
+        `age` is the low byte of the tick of its last sign of life. For tests and for a look at a
+        table; a large one takes seconds.
+        """
+        details = self._details.whole()
+        for bucket in self._buckets.whole():
+            for entry, age in zip(bucket["entry"], bucket["age"], strict=True):
+                flow = next(details)
+                # Generation 0: the kernel is about to write it.
+                if entry >> 16 & 0xFF:
+                    owner = {"slot": entry & 0xFFFF, "generation": entry >> 16 & 0xFF}
+                    yield {**flow, "owner": owner, "age": age}
+
+    @property
+    def _places(self) -> int:
+        """How many entries a bucket has."""
+        return self._details.max_entries // self._buckets.max_entries

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -22,6 +23,7 @@ from turnout.ownership import STATES
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
+    from turnout.flows import OwnerFlows
     from turnout.kernel.maps import Maps
     from turnout.ownership import Owner
 
@@ -35,8 +37,12 @@ _HELP = {
     "drop": "Packets for the shared port that were dropped, by reason.",
     "guard": "Packets from outside that were aimed past the shared port, dropped.",
     "flow": "Packets by what they did to the flow table.",
+    "swept": "Flows the sweep removed, by reason.",
+    "icmp": "ICMP errors about packets of ours, by what became of them.",
     "returned": "Packets of owners on their way out.",
 }
+# What a family counts, if not packets.
+_COUNTED = {"swept": "flows"}
 _OWNER_HELP = {
     "steered_packets": "Packets steered to the owner in this slot.",
     "steered_bytes": "Bytes of UDP payload steered to the owner in this slot.",
@@ -64,6 +70,13 @@ class Steered(Protocol):
     def flows_seen(self) -> int:
         """Flows at the last complete sweep."""
 
+    @property
+    def sessions_refused(self) -> int:
+        """Sessions over the host's limit."""
+
+    def flows_of(self, slot: int) -> "OwnerFlows":
+        """Flows of one owner then."""
+
     def owner_sessions(self, slot: int) -> Sequence[object]:
         """Sessions of one owner."""
 
@@ -73,9 +86,6 @@ class Tally:
     """What the agent itself counts; the edge adds, the collector shows."""
 
     shared_port_datagrams: int = 0
-    swept_ended: int = 0
-    swept_stale: int = 0
-    swept_idle: int = 0
     scrape_errors: int = 0
 
 
@@ -141,6 +151,14 @@ class EdgeCollector(Collector):
         for slot in sorted(owners):
             sessions.add_metric((str(slot),), len(self._steering.owner_sessions(slot)))
         yield sessions
+        flows = GaugeMetricFamily(
+            "turnout_owner_flows",
+            "Flows of the owner in this slot at the end of the last sweep.",
+            labels=("slot",),
+        )
+        for slot in sorted(owners):
+            flows.add_metric((str(slot),), self._steering.flows_of(slot).flows)
+        yield flows
         yield GaugeMetricFamily(
             "turnout_unconfirmed_sessions",
             "Sessions of an earlier agent that are steered and not confirmed by their owner yet.",
@@ -169,12 +187,11 @@ class EdgeCollector(Collector):
             "Datagrams that the kernel left to the socket on the shared port, discarded there.",
             value=self._tally.shared_port_datagrams,
         )
-        swept = CounterMetricFamily(
-            "turnout_swept_flows", "Flows the sweep removed, by reason.", labels=("reason",)
+        yield CounterMetricFamily(
+            "turnout_sessions_refused",
+            "Sessions refused because the host has as many as it may have.",
+            value=self._steering.sessions_refused,
         )
-        for reason in ("ended", "stale", "idle"):
-            swept.add_metric((reason,), getattr(self._tally, f"swept_{reason}"))
-        yield swept
         yield CounterMetricFamily(
             "turnout_scrape_errors",
             "Times a map could not be read for a scrape.",
@@ -182,7 +199,9 @@ class EdgeCollector(Collector):
         )
 
 
-def build_metrics_app(registry: CollectorRegistry) -> web.Application:
+def build_metrics_app(
+    registry: CollectorRegistry, middlewares: Sequence[Middleware] = ()
+) -> web.Application:
     """Return the application behind --metrics: GET /metrics in Prometheus' text format."""
 
     async def answer(_request: web.Request) -> web.Response:
@@ -190,7 +209,7 @@ def build_metrics_app(registry: CollectorRegistry) -> web.Application:
             body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
         )
 
-    app = web.Application()
+    app = web.Application(middlewares=middlewares)
     app.router.add_get("/metrics", answer)
     return app
 
@@ -202,7 +221,7 @@ def kernel_families(counters: Mapping[str, int]) -> "list[Metric]":
         family, split, reason = name.partition("__")
         if family not in families:
             families[family] = CounterMetricFamily(
-                f"turnout_{family}_packets",
+                f"turnout_{family}_{_COUNTED.get(family, 'packets')}",
                 _HELP.get(family, f"Packets counted as {family}."),
                 labels=("reason",) if split else (),
             )

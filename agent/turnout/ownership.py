@@ -41,9 +41,15 @@ class Session:
     restart: IceCredentials | None = None  # of an ICE restart that the client has not used yet
 
     @property
+    def credentials(self) -> tuple[IceCredentials, ...]:
+        """All that the kernel steers and verifies by: during an ICE restart there are two."""
+        first = IceCredentials(self.ufrag, self.pwd)
+        return (first,) if self.restart is None else (first, self.restart)
+
+    @property
     def ufrags(self) -> tuple[str, ...]:
-        """All that the kernel steers by: during an ICE restart there are two."""
-        return (self.ufrag,) if self.restart is None else (self.ufrag, self.restart.ufrag)
+        """The ufrags of these."""
+        return tuple(credentials.ufrag for credentials in self.credentials)
 
     @property
     def newest_ufrag(self) -> str:

@@ -1,20 +1,26 @@
 """The sessions of an edge, and the kernel's `sessions` map that says the same.
 
 Steering owns the one table there is and decides; here a decision becomes map entries. A session
-has one entry for each of its ufrags, all with the same session id. What an earlier agent left and
-nobody has confirmed stands among the orphans.
+has one entry for each of its ufrags, all with the same session id, each with what the kernel needs
+to verify requests under that ufrag. What an earlier agent left and nobody has confirmed stands
+among the orphans: the kernel steers and verifies by it as before.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from turnout.adoption import Orphan
 from turnout.errors import SteeringError
 from turnout.ownership import Owner, Session, kernel_session_id, owner_id_record
+from turnout.wire.hmac_midstate import sha1_midstates
+from turnout.wire.sdp import IceCredentials
 from turnout.wire.siphash import siphash24
 
 if TYPE_CHECKING:
-    from turnout.kernel.maps import KernelMap
+    from turnout.kernel.maps import KernelMap, Record
+
+# Fields of `struct session` that the kernel writes, while the session lives.
+_KERNELS_OWN = ("check_tick", "checks", "failures", "flows")
 
 
 class SessionTable:
@@ -42,14 +48,6 @@ class SessionTable:
         """Return the unconfirmed entry under the ufrag."""
         return self.orphans.get(self._hash(ufrag))
 
-    def kernel_id(self, ufrag_hash: int) -> int | None:
-        """Return the kernel's session id behind one of the map's keys, or None."""
-        session_id = self._by_hash.get(ufrag_hash)
-        if session_id is not None:
-            return kernel_session_id(session_id)
-        orphan = self.orphans.get(ufrag_hash)
-        return None if orphan is None else orphan.kernel_id
-
     def put(self, session: Session, owner: Owner) -> None:
         """Have the kernel steer the session's ufrags, and no other of it, to the owner.
 
@@ -57,11 +55,12 @@ class SessionTable:
         """
         before = self.by_id.get(session.id)
         had = set() if before is None else self._hashes(before)
-        has = self._hashes(session)
-        record = {"session_id": kernel_session_id(session.id), "owner": owner_id_record(owner)}
+        by_hash = {self._hash(one.ufrag): one for one in session.credentials}
+        has = set(by_hash)
         written: list[int] = []
         try:
-            for ufrag_hash in has:
+            for ufrag_hash, credentials in by_hash.items():
+                record = self._build_record(ufrag_hash, credentials, session, owner)
                 self._entries.update(ufrag_hash, record)
                 written.append(ufrag_hash)
         except OSError as error:
@@ -80,6 +79,28 @@ class SessionTable:
             self._by_hash[ufrag_hash] = session.id
         self.by_id[session.id] = session
         self._by_slot.setdefault(owner.slot, {})[session.id] = session
+
+    def _build_record(
+        self, ufrag_hash: int, credentials: IceCredentials, session: Session, owner: Owner
+    ) -> dict[str, Any]:
+        """Build an entry; what the kernel has written into it for the same session is kept.
+
+        What it writes between our reading and writing is lost: a check uncounted, or a flow that
+        is missing from the list of its session, and that the sweep and the table know all the same.
+        """
+        session_id = kernel_session_id(session.id)
+        known = self._entries.lookup(ufrag_hash)
+        kept = {}
+        if known is not None and known["session_id"] == session_id:
+            kept = {name: known[name] for name in _KERNELS_OWN}
+        inner, outer = sha1_midstates(credentials.pwd.encode())
+        return {
+            **kept,
+            "session_id": session_id,
+            "owner": owner_id_record(owner),
+            "hmac_inner": list(inner),
+            "hmac_outer": list(outer),
+        }
 
     def drop(self, session: Session) -> None:
         """End a session: its map entries go first."""
@@ -117,6 +138,11 @@ class SessionTable:
             self._entries.delete(ufrag_hash)
             del self.orphans[ufrag_hash]
         return Session(session_id, "", "", found[0][1].slot, "api") if found else None
+
+    def entries_of(self, session: Session) -> Iterable[tuple[int, "Record"]]:
+        """Return the session's map entries, with their keys."""
+        found = ((key, self._entries.lookup(key)) for key in self._hashes(session))
+        return [(key, entry) for key, entry in found if entry is not None]
 
     def rivals(self, session: Session) -> Iterable[Session]:
         """Return what lives under the session's id or ufrags and is another session."""

@@ -1,4 +1,4 @@
-"""Who owns what: the one writer of the kernel's `sessions`, `owners`, `lanes`; it sweeps `flows`.
+"""Who owns what: the one writer of the kernel's `sessions`, `owners` and `lanes`.
 
 Signaling and the local API call it from the agent's event loop; every method is synchronous and
 the kernel steers by the new state when it returns. What the maps hold from an earlier agent is
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from turnout.adoption import adopt
 from turnout.errors import SteeringError, UfragInUse, UnknownOwner, UnknownSession
-from turnout.flows import FlowSweep, SweepReport
+from turnout.flows import FlowTable, OwnerFlows, Sweep
 from turnout.kernel_settings import edge_key_bytes
 from turnout.ownership import (
     GENERATIONS,
@@ -23,6 +23,7 @@ from turnout.ownership import (
     Owner,
     Session,
     free_slot_record,
+    kernel_session_id,
     mint_session_id,
     owner_id_record,
     owner_record,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Owner", "Session", "Steering", "SweepReport", "mint_session_id"]
+__all__ = ["Owner", "Session", "Steering", "mint_session_id"]
 
 
 class Steering:
@@ -55,7 +56,8 @@ class Steering:
         key = edge_key_bytes(record["edge_key"])
         self._table = SessionTable(maps.sessions, key, adopted.orphans)
         self._confirmed: set[int] = set()
-        self._sweep = FlowSweep(maps.flows, self)
+        self._flows = FlowTable(maps)
+        self._refused = 0
 
     def follow_settings(self, settings: Settings) -> None:
         """Take settings with the same lanes and as many transceivers or more."""
@@ -83,8 +85,13 @@ class Steering:
 
     @property
     def flows_seen(self) -> int:
-        """How many flows the last complete sweep left in the table."""
-        return self._sweep.flows
+        """How many flows the last whole pass of the sweep left in the table."""
+        return self._flows.flows
+
+    @property
+    def sessions_refused(self) -> int:
+        """How many sessions were refused because the host has as many as it may have."""
+        return self._refused
 
     def register_owner(
         self,
@@ -167,18 +174,22 @@ class Steering:
     ) -> Session:
         """Make the kernel steer the ufrag to the slot's owner; it does when this returns.
 
+        It verifies the requests of new addresses with the password.
+
         A session of an earlier agent that nobody confirmed is claimed by naming its ufrag and
         owner again; its flows go on. Adding a session that is there already, id and all, returns
-        it. Raises UfragInUse, UnknownOwner.
+        it. Raises UfragInUse, UnknownOwner; SteeringError where there is no room.
         """
         owner = self._owner(slot)
         live = self._table.holder(ufrag)
         if live is not None and (live.id, live.slot) == (session_id, slot):
             return live
         self._check_free(ufrag, slot)
+        orphan = self._table.orphan(ufrag)
+        if orphan is None:
+            self.check_room()
         if session_id is None:
             session_id = mint_session_id()
-            orphan = self._table.orphan(ufrag)
             if orphan is not None:
                 session_id = f"{orphan.kernel_id:016x}{session_id[16:]}"
         elif session_id in self._table.by_id:
@@ -266,33 +277,36 @@ class Steering:
                     orphan.slot,
                 )
 
-    def watch_flows(self, slot: int) -> None:
-        """Have the sweep find out which sessions of the owner have flows."""
-        self._sweep.watch(slot)
+    def check_room(self) -> None:
+        """Raise SteeringError, and count it, if the host has as many sessions as it may have."""
+        most = self._settings.limits.max_sessions
+        if len(self._table.by_id) + len(self._table.orphans) >= most:
+            self._refused += 1
+            raise SteeringError(
+                f"this edge has {most} sessions, which is all it may have: end some, or raise "
+                "max_sessions in [limits]"
+            )
 
-    def sessions_with_flows(self, slot: int) -> set[int]:
-        """Return the kernel's ids of a watched owner's sessions that had a flow in the last pass.
+    def has_flow(self, session_id: str) -> bool:
+        """Tell whether a session has a flow: its client was heard, lately or 120 s ago at most."""
+        session = self._session(session_id)
+        kernel_id = kernel_session_id(session_id)
+        return any(
+            self._flows.is_held(reference, ufrag_hash, kernel_id)
+            for ufrag_hash, entry in self._table.entries_of(session)
+            for reference in entry["flows"]
+        )
 
-        A 0 among them is a flow that egress healed: its session is not known yet.
+    def flows_of(self, slot: int) -> OwnerFlows:
+        """Return how many flows an owner had when the sweep last came to the table's end."""
+        return self._flows.of_owner(slot)
+
+    def sweep(self, run: Sweep) -> bool:
+        """Have the kernel sweep the next slice of its flow table; True if that was the last.
+
+        One call takes some milliseconds at most.
         """
-        return {session_id for owner, session_id in self._sweep.found if owner == slot}
-
-    def sweep(self, now_ns: int) -> SweepReport:
-        """Look at the next stretch of the flow table and remove what is over.
-
-        One call costs some ten milliseconds at most; `complete` in the report says that the end
-        of the table was reached. `now_ns` is CLOCK_MONOTONIC, as the kernel's `alive_ns`.
-        """
-        return self._sweep.step(now_ns)
-
-    def live_session(self, ufrag_hash: int) -> int | None:
-        """Return the kernel's session id behind a sessions key, or None."""
-        return self._table.kernel_id(ufrag_hash)
-
-    def live_generation(self, slot: int) -> int | None:
-        """Return the generation of the slot's owner, or None if the slot is free."""
-        owner = self._owners.get(slot)
-        return None if owner is None else owner.generation
+        return self._flows.sweep(run, self._owners)
 
     def _owner(self, slot: int) -> Owner:
         owner = self._owners.get(slot)

@@ -1,4 +1,4 @@
-"""Tells our transceivers what changes while they live: VIPs and log level. Called by the edge.
+"""Tells our transceivers what changes while they live: VIPs, log level, limits. Called by the edge.
 
 A transceiver starts with what the supervisor knew. What the agent learned since it is told when
 its owner is active, and again when it is another incarnation.
@@ -31,6 +31,7 @@ class Told:
     incarnation: int
     vips: tuple[str, ...]
     log_level: str
+    handshakes: int
 
 
 class TransceiverSettings:
@@ -41,14 +42,19 @@ class TransceiverSettings:
         self._told: dict[int, Told] = {}
 
     async def tell(self, settings: "Settings", vips: Sequence["Address"]) -> None:
-        """Bring every transceiver that is up to these VIPs and the settings' log level.
+        """Bring every transceiver that is up to these VIPs and what else the settings say.
 
         One that does not take it is asked again at the next call.
         """
         for owner in list(self._steering.owners.values()):
             if owner.kind != "transceiver" or owner.state != "active":
                 continue
-            wanted = Told(owner.incarnation, tuple(map(str, vips)), settings.log_level)
+            wanted = Told(
+                owner.incarnation,
+                tuple(map(str, vips)),
+                settings.log_level,
+                settings.limits.handshakes,
+            )
             if self._told.get(owner.slot) == wanted:
                 continue
             try:
@@ -61,7 +67,11 @@ class TransceiverSettings:
 
 
 async def _put(socket: "Path", wanted: Told) -> None:
-    body = {"vips": list(wanted.vips), "log_level": wanted.log_level}
+    body = {
+        "vips": list(wanted.vips),
+        "log_level": wanted.log_level,
+        "handshakes": wanted.handshakes,
+    }
     connector = aiohttp.UnixConnector(str(socket), force_close=True)
     async with (
         aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT) as http,

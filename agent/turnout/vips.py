@@ -113,7 +113,12 @@ class Vips:
         return True
 
     def _write(self, settings: Settings) -> None:
-        record = (tuple(self._served), settings.shared_port, settings.lane_first)
+        record = (
+            tuple(self._served),
+            settings.shared_port,
+            settings.lane_first,
+            settings.limits,
+        )
         if record != self._written:
             write_kernel_settings(self._maps, settings, self._served)
             self._written = record

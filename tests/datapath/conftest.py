@@ -16,7 +16,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def _loaded() -> Iterator[Datapath]:
-    with compile_programs(flows_max=4096, sessions_max=4096) as compiled:
+    with compile_programs(
+        flows_max=256, sessions_max=4096, defines=["TURNOUT_TEST_CLOCK"]
+    ) as compiled:
         datapath = Datapath(compiled)
         yield datapath
         datapath.close()

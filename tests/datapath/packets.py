@@ -1,7 +1,10 @@
 """Packets by name, for the datapath rows: one client, one VIP in each family, STUN by attribute."""
 
+import hashlib
+import hmac
 import struct
 from typing import Any
+from zlib import crc32
 
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
@@ -14,13 +17,15 @@ STRANGER4 = "203.0.113.9"
 CLIENT_PORT, SHARED_PORT = 40000, 3478
 LANE, OTHER_LANE = 20000, 20001
 
+PASSWORD = b"the ICE password of all of them"
+
 # Given, or scapy asks the network for them by ARP.
 MAC_CLIENT, MAC_EDGE = "02:00:00:00:00:01", "02:00:00:00:00:02"
 
 BINDING_REQUEST, BINDING_INDICATION, BINDING_SUCCESS = 0x0001, 0x0011, 0x0101
 BINDING_ERROR, GOOG_PING, ALLOCATE_REQUEST = 0x0111, 0x0200, 0x0003
 USERNAME, MESSAGE_INTEGRITY, PRIORITY, SOFTWARE = 0x0006, 0x0008, 0x0024, 0x8022
-MESSAGE_INTEGRITY_SHA256 = 0x001C
+MESSAGE_INTEGRITY_SHA256, FINGERPRINT = 0x001C, 0x8028
 
 RTP = b"\x80\x6f" + bytes(10) + b"media"
 RTCP = b"\x80\xc8\x00\x06" + bytes(24)
@@ -44,14 +49,31 @@ def stun(
     )
 
 
-def check(username: str = "srvr:clnt", *before: bytes) -> bytes:
+def sign(message: bytes, password: bytes = PASSWORD) -> bytes:
+    """The message with MESSAGE-INTEGRITY (RFC 8489 section 14.5), and its length to match."""
+    length = struct.pack("!H", len(message) - 20 + 24)
+    message = message[:2] + length + message[4:]
+    digest = hmac.new(password, message, hashlib.sha1).digest()
+    return message + attribute(MESSAGE_INTEGRITY, digest)
+
+
+def check(username: str = "srvr:clnt", *before: bytes, password: bytes = PASSWORD) -> bytes:
     """A Binding request as a client sends it, with attributes before USERNAME."""
-    return stun(
-        BINDING_REQUEST,
-        *before,
-        attribute(USERNAME, username.encode()),
-        attribute(PRIORITY, bytes(4)),
-        attribute(MESSAGE_INTEGRITY, bytes(20)),
+    user = attribute(USERNAME, username.encode())
+    return sign(stun(BINDING_REQUEST, *before, user, attribute(PRIORITY, bytes(4))), password)
+
+
+def extend(message: bytes, *attributes: bytes) -> bytes:
+    """The message with more attributes at its end, and its length to match."""
+    body = message[20:] + b"".join(attributes)
+    return message[:2] + struct.pack("!H", len(body)) + message[4:20] + body
+
+
+def add_fingerprint(message: bytes) -> bytes:
+    """The message with FINGERPRINT (RFC 8489 section 14.7) at its end."""
+    longer = extend(message, attribute(FINGERPRINT, bytes(4)))
+    return extend(
+        message, attribute(FINGERPRINT, struct.pack("!I", crc32(longer[:-8]) ^ 0x5354554E))
     )
 
 

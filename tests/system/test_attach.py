@@ -4,6 +4,7 @@ import json
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +15,7 @@ from system.namespaces import CLIENT_ADDRESSES, INTERFACE, command, run_in_names
 from turnout.errors import AttachError, KernelError, LayoutError, StackedDevices, VerifierError
 from turnout.kernel import bpf, loader
 from turnout.kernel.attach import Attachment, attach, attached, detach, detach_all
-from turnout.kernel.compile import join_source
+from turnout.kernel.compile import FLOWS_MAX, flow_buckets, join_source
 from turnout.kernel.connectivity import Gateways
 from turnout.kernel.maps import Maps
 from turnout.kernel.pins import Pins
@@ -174,7 +175,7 @@ def test_detach_all_leaves_a_clsact_that_took_the_place_of_ours(bench: Bench) ->
     assert "clsact" in bench.tc("qdisc", "show", "dev", "tmp0")
 
 
-@pytest.mark.parametrize("pinned", [1, 2])
+@pytest.mark.parametrize("pinned", [1, 2, 3])
 def test_load_after_a_loader_killed_between_its_last_steps_heals(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, pinned: int
 ) -> None:
@@ -182,13 +183,14 @@ def test_load_after_a_loader_killed_between_its_last_steps_heals(
     source = join_source()
     monkeypatch.setattr(loader, "join_source", lambda: source + "\n/* another version */\n")
     old = {path.name: path for path in (bench.pins.directory / "programs").iterdir()}
-    with bpf.open_pin(old[max(old)]) as ingress, bpf.open_pin(old[min(old)]) as egress:
+    with ExitStack() as programs:
+        opened = {name: programs.enter_context(bpf.open_pin(path)) for name, path in old.items()}
         loader.load(bench.pins)
-        bpf.pin(ingress, old[max(old)])
-        bpf.pin(egress, old[min(old)])
-    if pinned == 1:
-        new = sorted(set((bench.pins.directory / "programs").iterdir()) - set(old.values()))
-        new[0].unlink()
+        for name, program in opened.items():
+            bpf.pin(program, old[name])
+    new = sorted(set((bench.pins.directory / "programs").iterdir()) - set(old.values()))
+    for path in new[pinned:]:
+        path.unlink()
 
     loader.load(bench.pins)
 
@@ -210,9 +212,9 @@ def test_load_new_source_swaps_the_program_and_keeps_the_flows(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.attach()
-    key = {"client": bytes(15) + b"\x01", "client_port": 1, "vip": 0}
+    bucket = {"entry": [0, 5, 0, 0, 0, 0, 0], "age": [1] * 7}
     with Maps.open(bench.pins) as maps:
-        maps.flows.update(key, {"session_id": 5})
+        maps.flows.update(3, bucket)
     source = join_source()
     monkeypatch.setattr(loader, "join_source", lambda: source + "\n/* another version */\n")
 
@@ -224,13 +226,12 @@ def test_load_new_source_swaps_the_program_and_keeps_the_flows(
     assert _program_of_the_interface(bench) != before
     assert (attachment.mode, attachment.note) == ("native", "")
     with Maps.open(bench.pins) as maps:
-        flow = maps.flows.lookup(key)
-    assert flow is not None
-    assert flow["session_id"] == 5
+        assert maps.flows.lookup(3) == bucket
 
 
 def test_load_map_of_another_size_is_refused_by_name(bench: Bench) -> None:
-    with pytest.raises(LayoutError, match="pinned map flows has max_entries 131072"):
+    had = flow_buckets(FLOWS_MAX)
+    with pytest.raises(LayoutError, match=f"pinned map flows has max_entries {had}"):
         loader.load(bench.pins, flows_max=4096)
 
 

@@ -1,34 +1,27 @@
-"""memory_maps with what only steering, metrics and status look at: records as keys, counters."""
+"""memory_maps with what only steering, metrics and status look at: counters, and little room."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any, cast
 
 from turnout.kernel.maps import Maps
-from unit.memory_maps import MemoryMap, MemoryMaps
+from unit.memory_maps import SESSION, MemoryMap, MemoryMaps
 
 
-class RecordMap(MemoryMap):
-    """A map with a record as its key, or with per-CPU counters, or with little room."""
+class SmallMap(MemoryMap):
+    """A map that takes no more than `max_entries`."""
 
-    def __init__(self, fields: tuple[str, ...] = (), most: int = 1 << 20) -> None:
+    def update(self, key: Any, value: Mapping[str, Any]) -> None:
+        if key not in self.records and len(self.records) >= self.max_entries:
+            raise OSError(7, "Argument list too long")
+        super().update(key, value)
+
+
+class CounterMap(MemoryMap):
+    """A map with per-CPU counters."""
+
+    def __init__(self, fields: tuple[str, ...] = ()) -> None:
         super().__init__()
         self.fields = list(fields)
-        self.max_entries = most
-
-    def lookup(self, key: Any) -> dict[str, Any] | None:
-        return super().lookup(_frozen(key))
-
-    def update(self, key: Any, value: dict[str, Any]) -> None:
-        if _frozen(key) not in self.records and len(self.records) >= self.max_entries:
-            raise OSError(7, "Argument list too long")
-        super().update(_frozen(key), value)
-
-    def delete(self, key: Any) -> bool:
-        return super().delete(_frozen(key))
-
-    def items(self) -> Iterator[tuple[Any, dict[str, Any]]]:
-        for key, value in super().items():
-            yield (dict(key) if isinstance(key, tuple) else key), value
 
     def sum_per_cpu(self, key: Any) -> dict[str, Any]:
         return self.lookup(key) or dict.fromkeys(self.fields, 0)
@@ -39,14 +32,9 @@ class CountedMaps(MemoryMaps):
 
     def __init__(self) -> None:
         super().__init__()
-        self.sessions = RecordMap()
-        self.flows = RecordMap()
-        self.counters = RecordMap(("received", "steered__rtp", "drop__no_session"))
-        self.owner_counters = RecordMap(("steered_packets", "steered_bytes", "returned_packets"))
+        self.sessions = SmallMap(SESSION)
+        self.counters = CounterMap(("received", "steered__rtp", "drop__no_session"))
+        self.owner_counters = CounterMap(("steered_packets", "steered_bytes", "returned_packets"))
 
     def as_maps(self) -> Maps:
         return cast("Maps", self)
-
-
-def _frozen(key: Any) -> Any:
-    return tuple(sorted(key.items())) if isinstance(key, dict) else key

@@ -46,7 +46,8 @@ def fields_of(struct: str) -> list[str]:
 def kernel_metrics() -> set[str]:
     families = {name.partition("__")[0] for name in fields_of("counters")}
     owners = {f"turnout_owner_{name}_total" for name in fields_of("owner_counters")}
-    return {f"turnout_{family}_packets_total" for family in families} | owners
+    counted = {"swept": "flows"}
+    return {f"turnout_{one}_{counted.get(one, 'packets')}_total" for one in families} | owners
 
 
 def agent_metrics() -> set[str]:

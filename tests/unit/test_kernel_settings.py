@@ -12,7 +12,7 @@ from turnout.kernel_settings import (
     vips_in_use,
     write_kernel_settings,
 )
-from turnout.settings import Settings
+from turnout.settings import Limits, Settings
 from unit.counted_maps import CountedMaps
 from unit.memory_maps import EDGE_KEY
 
@@ -91,6 +91,36 @@ def test_write_kernel_settings_restart_keeps_the_key() -> None:
     record = maps.settings.lookup(0)
     assert record is not None
     assert record["edge_key"] == list(EDGE_KEY)
+
+
+def test_write_kernel_settings_makes_flow_keys_once() -> None:
+    maps = CountedMaps()
+    write_kernel_settings(maps.as_maps(), Settings(vips=(FOUR,)))
+    first = maps.settings.records[0]
+
+    write_kernel_settings(maps.as_maps(), Settings(vips=(FOUR, SIX)))
+
+    assert len(set(first["flow_keys"])) == 6
+    assert maps.settings.records[0]["flow_keys"] == first["flow_keys"]
+    assert first["flow_buckets"] == maps.flows.max_entries
+
+
+def test_write_kernel_settings_limits_are_by_the_tick() -> None:
+    maps = CountedMaps()
+    limits = Limits(
+        flows_per_session=4,
+        flow_packets_per_second=0,
+        checks_per_session_per_second=50,
+        failed_checks_per_prefix_per_second=1,
+    )
+
+    write_kernel_settings(maps.as_maps(), Settings(vips=(FOUR,), limits=limits))
+
+    record = maps.settings.records[0]
+    assert record["session_flows"] == 4
+    assert record["flow_packets"] == 0
+    assert record["check_budget"] == 54  # 50 x 1.0737, rounded up
+    assert record["prefix_failures"] == 2
 
 
 def test_edge_key_bytes_is_little_endian() -> None:

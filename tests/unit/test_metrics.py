@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from turnout.metrics import EdgeCollector, Tally, build_metrics_app, kernel_families
 from turnout.settings import Settings
 from turnout.steering import Steering
-from unit.counted_maps import CountedMaps, RecordMap
+from unit.counted_maps import CountedMaps, CounterMap
 
 SETTINGS = Settings(transceivers=2)
 
@@ -76,16 +76,38 @@ def test_scrape_attachment_is_a_label(maps: CountedMaps) -> None:
 
 
 def test_scrape_agent_counters_are_shown(maps: CountedMaps) -> None:
-    series = scrape(maps, Tally(shared_port_datagrams=4, swept_idle=9))
+    series = scrape(maps, Tally(shared_port_datagrams=4))
 
     assert series["turnout_shared_port_datagrams_total"] == 4
-    assert series['turnout_swept_flows_total{reason="idle"}'] == 9
+    assert series["turnout_sessions_refused_total"] == 0
+
+
+def test_scrape_flows_are_those_of_the_last_sweep(maps: CountedMaps) -> None:
+    steering = Steering(maps.as_maps(), SETTINGS)
+    steering.register_owner(20001, slot=1, incarnation=7, kind="transceiver")
+
+    def run(bucket: int, buckets: int) -> int:
+        maps.owner_flows.update(1, {"flows": 5, "unclaimed": 2})
+        return bucket + buckets
+
+    assert steering.sweep(run)
+
+    series = read(build_registry(maps, steering, Tally()))
+    assert series["turnout_flows"] == 5
+    assert series['turnout_owner_flows{slot="1"}'] == 5
+
+
+def test_kernel_families_what_the_sweep_removed_is_counted_in_flows() -> None:
+    (family,) = kernel_families({"swept__idle": 3})
+
+    assert family.name == "turnout_swept_flows"
+    assert family.samples[0].labels == {"reason": "idle"}
 
 
 def test_scrape_map_that_cannot_be_read_is_counted_and_the_rest_is_there(
     maps: CountedMaps,
 ) -> None:
-    class Broken(RecordMap):
+    class Broken(CounterMap):
         def sum_per_cpu(self, key: Any) -> dict[str, Any]:
             raise OSError(9, f"Bad file descriptor, key {key}")
 
@@ -107,7 +129,7 @@ def test_kernel_families_unknown_family_needs_no_line_here() -> None:
 
 
 def test_register_does_not_read_the_maps() -> None:
-    class Untouchable(RecordMap):
+    class Untouchable(CounterMap):
         def sum_per_cpu(self, key: Any) -> dict[str, Any]:
             raise AssertionError(f"key {key} read at registration")
 

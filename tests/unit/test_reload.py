@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from turnout.reloading import room_for_transceivers
-from turnout.settings import OWNERS_MAX, Endpoint, Settings
+from turnout.settings import OWNERS_MAX, Endpoint, Limits, Settings
 from turnout.settings.keys import KEYS, Source
 from turnout.settings.reload import plan_reload
 
@@ -34,6 +34,15 @@ def test_plan_reload_applies_what_is_live_and_keeps_what_takes_a_restart() -> No
 
     assert str(plan) == "applied vip, log_level; takes a restart: shared_port, http"
     assert plan.settings == RUNNING.replace(log_level="debug", vips=(ONE, TWO))
+
+
+def test_plan_reload_applies_limits() -> None:
+    wanted = RUNNING.replace(limits=Limits(max_sessions=5))
+
+    plan = plan_reload(RUNNING, wanted)
+
+    assert plan.applied == ("limits",)
+    assert Settings.from_json(plan.settings.to_json()).limits == Limits(max_sessions=5)
 
 
 @pytest.mark.parametrize(

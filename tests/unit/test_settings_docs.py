@@ -13,6 +13,7 @@ from turnout.cli.main import main
 from turnout.settings import Settings
 from turnout.settings.file import SettingsFile
 from turnout.settings.keys import KEYS, Source
+from turnout.settings.limits import Limits
 from turnout.settings.tables import IceServer, UpstreamSettings
 
 DOCUMENT = (Path(__file__).resolve().parents[2] / "docs" / "settings.md").read_text()
@@ -38,7 +39,12 @@ def test_row_tells_flag_default_and_reload_as_the_code_has_them(name: str) -> No
     key = GIVEN[name]
     assert flag == (f"--{key.name}" if key.source == Source.BOTH else "")
     assert (reload != "no") == key.is_live
-    in_words = {"interface": "the host's", "vip": "the host's", "transceivers": "one a CPU"}
+    in_words = {
+        "interface": "the host's",
+        "vip": "the host's",
+        "transceivers": "one a CPU",
+        "limits": "[below](#tables)",
+    }
     value = key.value_in(Settings())
     wanted = in_words.get(name) or (
         "none"
@@ -60,6 +66,13 @@ def test_every_key_that_flags_may_give_is_a_flag_of_run() -> None:
 def test_tables_are_told_key_by_key() -> None:
     assert table_of("\n`[[ice_server]]`:") == list(IceServer.__slots__)
     assert set(table_of("\n`[[upstream]]`:")) == set(UpstreamSettings.__slots__)
+
+
+def test_limits_are_told_with_their_defaults() -> None:
+    told = re.findall(
+        r"^\| `(\w+)` \| `(\d+)` \| ", DOCUMENT.split("\n`[limits]`:")[1], re.MULTILINE
+    )
+    assert told == [(name, str(value)) for name, value in Limits().plain().items()]
 
 
 def test_example_of_the_document_is_good(tmp_path: Path) -> None:
@@ -100,6 +113,9 @@ def test_config_check_prints_every_setting_and_no_secret(
 
 def test_shown_values_are_toml_that_gives_the_same_settings(tmp_path: Path) -> None:
     values = shown_values(Settings(log_json=True, shared_port=4000))
+    limits = values.pop("limits")
+    assert isinstance(limits, dict)
+    values |= {f"limits.{name}": value for name, value in limits.items()}
     text = "\n".join(f"{name} = {json.dumps(value)}" for name, value in values.items())
 
     path = tmp_path / "turnout.toml"

@@ -66,6 +66,9 @@ socket = "/run/b.sock"
         ),
         ("[[ice_server]]\nusername = 'u'\n", "1: ice_server[1].urls is missing"),
         ("ice_server = [{}, {urls = 3}]\n", "1: ice_server[1].urls is missing"),
+        ("[limits]\nmax_sessions = 0\n", "2: limits.max_sessions 0: must be 1 to"),
+        ("\nlimits.max_sessions = 0\n", "2: limits.max_sessions 0: must be 1 to"),
+        ("\n\nlimits = { max_sessions = 0 }\n", "3: limits.max_sessions 0: must be 1 to"),
     ],
 )
 def test_parse_wrong_value_names_file_line_key_value_and_what_is_allowed(

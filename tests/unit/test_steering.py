@@ -3,8 +3,9 @@
 import pytest
 
 from turnout.errors import SteeringError, UfragInUse, UnknownOwner, UnknownSession
+from turnout.settings import Limits
 from turnout.steering import Steering
-from unit.counted_maps import CountedMaps, RecordMap
+from unit.counted_maps import CountedMaps, SmallMap
 from unit.steering_parts import (
     PWD,
     SETTINGS,
@@ -238,9 +239,65 @@ def test_add_session_full_map_raises_and_keeps_nothing(
     assert steering.sessions == {}
 
 
+def test_add_session_over_the_limit_raises_and_counts_until_one_has_ended(
+    steering: Steering,
+) -> None:
+    steering.follow_settings(SETTINGS.replace(limits=Limits(max_sessions=2)))
+    transceiver(steering, 0)
+    first = steering.add_session("first", PWD, 0)
+    steering.add_session("second", PWD, 0)
+
+    with pytest.raises(SteeringError, match="has 2 sessions, which is all it may have"):
+        steering.add_session("third", PWD, 0)
+    assert (len(steering.sessions), steering.sessions_refused) == (2, 1)
+
+    steering.add_restart(first.id, "again", PWD)
+    steering.remove_session(first.id)
+    steering.add_session("third", PWD, 0)
+
+
+def test_add_session_that_claims_what_an_earlier_agent_left_is_not_over_the_limit(
+    maps: CountedMaps, steering: Steering
+) -> None:
+    steering.register_owner(20005)
+    steering.add_session("ufrag", PWD, 2)
+
+    again = Steering(maps.as_maps(), SETTINGS.replace(limits=Limits(max_sessions=1)))
+
+    with pytest.raises(SteeringError, match="all it may have"):
+        again.add_session("other", PWD, 2)
+    assert again.add_session("ufrag", PWD, 2).ufrag == "ufrag"
+
+
+def test_put_keeps_what_the_kernel_wrote_of_the_same_session(
+    maps: CountedMaps, steering: Steering
+) -> None:
+    transceiver(steering, 0)
+    session = steering.add_session("old", PWD, 0)
+    written = {"check_tick": 9, "checks": 3, "failures": 2, "flows": [5, *[0] * 15]}
+    maps.sessions.update(ufrag_hash("old"), {**maps.session_of("old"), **written})  # type: ignore[dict-item]
+
+    steering.add_restart(session.id, "new", "q" * 24)
+
+    kernel_id = int(session.id[:16], 16)
+    assert maps.session_of("old") == {**session_entry(kernel_id, 0), **written}
+    assert maps.session_of("new") == session_entry(kernel_id, 0, pwd="q" * 24)
+
+
+def test_put_over_an_entry_of_another_session_keeps_nothing_of_it(
+    maps: CountedMaps, steering: Steering
+) -> None:
+    transceiver(steering, 0)
+    maps.sessions.update(ufrag_hash("ufrag"), {"session_id": 5, "checks": 50})
+
+    steering.add_session("ufrag", PWD, 0, session_id="00000000000000ff" + "a" * 16)
+
+    assert maps.session_of("ufrag") == session_entry(0xFF, 0)
+
+
 def fill_sessions(maps: CountedMaps) -> None:
     """Let the map take nothing new."""
-    assert isinstance(maps.sessions, RecordMap)
+    assert isinstance(maps.sessions, SmallMap)
     maps.sessions.max_entries = len(maps.sessions.records)
 
 
@@ -257,8 +314,6 @@ def test_add_restart_both_ufrags_lead_to_the_one_session(
     assert steering.sessions == {session.id: restarting}
     assert steering.owner_sessions(0) == [restarting]
     assert maps.session_of("old") == maps.session_of("new") is not None
-    for ufrag in ("old", "new"):
-        assert steering.live_session(ufrag_hash(ufrag)) == int(session.id[:16], 16)
 
 
 def test_finish_restart_retires_the_old_ufrag_alone(maps: CountedMaps, steering: Steering) -> None:
@@ -271,7 +326,6 @@ def test_finish_restart_retires_the_old_ufrag_alone(maps: CountedMaps, steering:
     assert (done.ufrags, done.pwd) == (("new",), "q" * 24)
     assert maps.session_of("old") is None
     assert maps.session_of("new") is not None
-    assert steering.live_session(ufrag_hash("old")) is None
     assert steering.finish_restart(session.id, "new") == done
     steering.add_session("old", PWD, 0)
 

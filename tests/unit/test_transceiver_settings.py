@@ -59,13 +59,15 @@ async def test_tell_says_it_once_and_again_when_something_is_new(
     settings: Settings, transceiver: Transceiver, steering: Steering
 ) -> None:
     telling = TransceiverSettings(steering)
-    first = {"vips": ["192.0.2.1", "2001:db8::1"], "log_level": "info"}
+    first = {"vips": ["192.0.2.1", "2001:db8::1"], "log_level": "info", "handshakes": 100}
 
     for _ in range(2):
         await telling.tell(settings, VIPS)
     assert transceiver.told == [first]
     await telling.tell(settings.replace(log_level="debug"), VIPS[:1])
-    assert transceiver.told[1:] == [{"vips": ["192.0.2.1"], "log_level": "debug"}]
+    assert transceiver.told[1:] == [
+        {"vips": ["192.0.2.1"], "log_level": "debug", "handshakes": 100}
+    ]
     # It was started again, with what the supervisor knew.
     steering.register_owner(20000, slot=0, incarnation=8, kind="transceiver")
     await telling.tell(settings, VIPS)

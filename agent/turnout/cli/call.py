@@ -6,6 +6,10 @@ import json
 from typing import Any
 
 from turnout.calling import CallReport, place_calls
+from turnout.calling.call import TONE_STEP_HZ
+from turnout.calling.tone import TONE_MAX_HZ, TONE_MIN_HZ
+from turnout.calling.whip import check_url
+from turnout.errors import CallError, SettingsError
 
 
 def add_parser(subparsers: Any) -> None:
@@ -16,7 +20,9 @@ def add_parser(subparsers: Any) -> None:
         description="Place real WebRTC calls: a tone goes out as Opus and must come back. "
         "Needs the extra turnout[call].",
     )
-    parser.add_argument("url", metavar="URL", help="WHIP endpoint, http://HOST:8080/whip")
+    parser.add_argument(
+        "url", type=_url, metavar="URL", help="WHIP endpoint, http://HOST:8080/whip"
+    )
     parser.add_argument(
         "--duration",
         type=_positive,
@@ -25,10 +31,14 @@ def add_parser(subparsers: Any) -> None:
         help="how long the tone runs (default 5)",
     )
     parser.add_argument(
-        "--tone", type=int, default=440, metavar="HZ", help="100 to 3000 (default 440)"
+        "--tone",
+        type=_tone,
+        default=440,
+        metavar="HZ",
+        help=f"{TONE_MIN_HZ} to {TONE_MAX_HZ} (default 440)",
     )
     parser.add_argument(
-        "--calls", type=int, default=1, metavar="N", help="so many at once, tones 50 Hz apart"
+        "--calls", type=_calls, default=1, metavar="N", help="so many at once, tones 50 Hz apart"
     )
     parser.add_argument(
         "--family", type=int, choices=(4, 6), help="use only candidates of this IP version"
@@ -37,7 +47,17 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Place the calls and print the reports. Returns 0 if every call went well, else 1."""
+    """Place the calls and print the reports. Returns 0 if every call went well, else 1.
+
+    Raises SettingsError for flags that no calls can be placed with, which is exit code 2.
+    """
+    most = (TONE_MAX_HZ - args.tone) // TONE_STEP_HZ + 1
+    if args.calls > most:
+        raise SettingsError(
+            f"--calls {args.calls}: with --tone {args.tone}, {most} at most: each is "
+            f"{TONE_STEP_HZ} Hz above the one before, up to {TONE_MAX_HZ}",
+            "calls",
+        )
     reports = asyncio.run(
         place_calls(
             args.url, args.calls, tone=args.tone, duration=args.duration, family=args.family
@@ -88,4 +108,27 @@ def _positive(text: str) -> float:
         value = 0.0
     if not 0 < value <= 86_400:
         raise argparse.ArgumentTypeError(f"{text!r}: allowed are seconds from 0 to 86400")
+    return value
+
+
+def _url(text: str) -> str:
+    try:
+        check_url(text)
+    except CallError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def _tone(text: str) -> int:
+    return _whole(text, TONE_MIN_HZ, TONE_MAX_HZ, "Hz")
+
+
+def _calls(text: str) -> int:
+    return _whole(text, 1, (TONE_MAX_HZ - TONE_MIN_HZ) // TONE_STEP_HZ + 1, "calls")
+
+
+def _whole(text: str, least: int, most: int, what: str) -> int:
+    value = int(text) if text.isascii() and text.isdecimal() and len(text) <= 9 else -1
+    if not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed are {least} to {most} {what}")
     return value

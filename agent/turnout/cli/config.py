@@ -57,11 +57,20 @@ def run(args: argparse.Namespace) -> int:
     given = SettingsFile.read_if_there(path).values
     print(f"# {path}" if path.exists() else f"# {path} is not there: defaults")
     for name, value in shown_values(settings).items():
-        is_default = name.replace("_", "-") not in given
-        text = "(the host's default)" if name in ("interface", "vip") and not value else value
-        shown = text if text is not value else json.dumps(value)
-        print(f"{name} = {shown}{'  # default' if is_default else ''}")
+        own = given.get(name.replace("_", "-"))
+        if isinstance(value, dict):
+            named = own if isinstance(own, dict) else {}
+            for key, one in value.items():
+                _show(f"{name}.{key}", json.dumps(one), is_default=key not in named)
+        elif name in ("interface", "vip") and not value:
+            _show(name, "(the host's default)", is_default=own is None)
+        else:
+            _show(name, json.dumps(value), is_default=own is None)
     return 0
+
+
+def _show(name: str, text: str, *, is_default: bool) -> None:
+    print(f"{name} = {text}{'  # default' if is_default else ''}")
 
 
 def shown_values(settings: Settings) -> dict[str, object]:

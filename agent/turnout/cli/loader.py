@@ -24,7 +24,11 @@ def run(args: argparse.Namespace) -> int:
 
     settings = Settings.load(args.instance, args.runtime_root)
     set_up_logs("loader", settings.log_level, as_json=settings.log_json)
-    report = load(Pins(settings.bpffs, settings.instance))
+    report = load(
+        Pins(settings.bpffs, settings.instance),
+        flows_max=settings.flow_table,
+        sessions_max=settings.session_table,
+    )
     log.info(
         "%s in %.1f s, %s; adopted maps: %s",
         "compiled and pinned" if report.compiled else "programs are pinned already",

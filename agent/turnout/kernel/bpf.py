@@ -9,6 +9,7 @@ kernel/ and by the datapath tests.
 import ctypes
 import errno
 import functools
+import mmap
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,6 @@ XDP_HAS_FRAGS = 1 << 5  # BPF_F_XDP_HAS_FRAGS
 XDP_FLAGS_SKB_MODE = 1 << 1
 XDP_FLAGS_DRV_MODE = 1 << 2
 ANY = 0  # BPF_ANY
-NOEXIST = 1  # BPF_NOEXIST
 
 _NAME_BYTES = 16  # BPF_OBJ_NAME_LEN
 _LOG_BYTES = 1 << 20
@@ -298,9 +298,9 @@ def lookup(fd: int, key: bytes, value_bytes: int) -> bytes | None:
     return value.raw
 
 
-def update(fd: int, key: bytes, value: bytes, flags: int = ANY) -> None:
+def update(fd: int, key: bytes, value: bytes) -> None:
     """Write one value."""
-    _check(_library().bpf_map_update_elem(fd, key, value, ctypes.c_uint64(flags)), "map update")
+    _check(_library().bpf_map_update_elem(fd, key, value, ctypes.c_uint64(ANY)), "map update")
 
 
 def delete(fd: int, key: bytes) -> bool:
@@ -312,16 +312,6 @@ def delete(fd: int, key: bytes) -> bool:
     return True
 
 
-def take(fd: int, key: bytes, value_bytes: int) -> bytes | None:
-    """Read and delete one entry in one step; None when the key is absent."""
-    value = ctypes.create_string_buffer(value_bytes)
-    result = _library().bpf_map_lookup_and_delete_elem(fd, key, value)
-    if result == -errno.ENOENT:
-        return None
-    _check(result, "map take")
-    return value.raw
-
-
 def next_key(fd: int, key: bytes | None, key_bytes: int) -> bytes | None:
     """Return the key after `key` (the first one for None); None at the end."""
     following = ctypes.create_string_buffer(key_bytes)
@@ -330,6 +320,15 @@ def next_key(fd: int, key: bytes | None, key_bytes: int) -> bytes | None:
         return None
     _check(result, "map walk")
     return following.raw
+
+
+def mapped(fd: int, length_bytes: int, *, is_writable: bool = False) -> mmap.mmap:
+    """Map an array made with BPF_F_MMAPABLE into memory: the kernel's own values, as they change.
+
+    `length_bytes`: entries times their size rounded up to 8. Whoever maps closes.
+    """
+    protection = mmap.PROT_READ | (mmap.PROT_WRITE if is_writable else 0)
+    return mmap.mmap(fd, length_bytes, mmap.MAP_SHARED, protection)
 
 
 def create_xdp_link(program: int, ifindex: int, flags: int) -> Fd:

@@ -18,7 +18,7 @@ _VOLATILE, _CONST, _RESTRICT, _FUNC, _FUNC_PROTO, _VAR, _DATASEC = 9, 10, 11, 12
 _FLOAT, _DECL_TAG, _TYPE_TAG, _ENUM64 = 16, 17, 18, 19
 _ALIASES = (_TYPEDEF, _VOLATILE, _CONST, _RESTRICT, _TYPE_TAG)
 
-_SCALAR_FORMATS = {1: "<B", 2: "<H", 4: "<I", 8: "<Q"}
+_SCALAR_LETTERS = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
 class Codec(Protocol):
@@ -44,13 +44,18 @@ class Scalar:
 
     size: int
 
+    @property
+    def letter(self) -> str:
+        """Its letter in a format of the struct module."""
+        return _SCALAR_LETTERS[self.size]
+
     def pack(self, value: int) -> bytes:
         """Build the bytes; struct.error when the value does not fit."""
-        return struct.pack(_SCALAR_FORMATS[self.size], value)
+        return struct.pack(f"<{self.letter}", value)
 
     def unpack(self, data: bytes) -> int:
         """Read the integer."""
-        return int(struct.unpack(_SCALAR_FORMATS[self.size], data)[0])
+        return int.from_bytes(data, "little")
 
     def describe(self) -> str:
         """Say u8 to u64."""
@@ -78,6 +83,8 @@ class Array:
 
     def unpack(self, data: bytes) -> list[Any]:
         """Read the elements."""
+        if isinstance(self.element, Scalar):
+            return list(struct.unpack(f"<{self.count}{self.element.letter}", data))
         size = self.element.size
         return [self.element.unpack(data[i * size : (i + 1) * size]) for i in range(self.count)]
 

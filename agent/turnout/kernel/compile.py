@@ -4,12 +4,13 @@ The only module that imports bcc, which brings LLVM and 100 MB with it: only the
 loader, the benchmarks and the datapath tests call it.
 """
 
+import ctypes
 import hashlib
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +20,22 @@ from typing import Any, Self
 from turnout.errors import CompileError
 from turnout.kernel import bpf
 from turnout.kernel.headers import find_headers
-from turnout.kernel.pins import MAPS, PROGRAMS, bpf_directory
+from turnout.kernel.pins import PROGRAMS, bpf_directory
 
 FLOWS_MAX = 1 << 17
 SESSIONS_MAX = 1 << 16
+# bpf/meter.h: 64 kB a CPU, which stay in its cache.
+METERS = 1 << 13
+
+# bpf/abi.h BUCKET_PLACES.
+_BUCKET_PLACES = 7
+# 64 bytes a flow with its details; full to that number it refuses 2 in 10,000 (decision 0005).
+_LOAD_PER_MILLE = 776
 
 _INCLUDE = re.compile(r'^#include "([^"]+)"$')
-_TYPES = {"ingress": bpf.XDP, "egress": bpf.SCHED_CLS}
+_TYPES = {"ingress": bpf.XDP, "egress": bpf.SCHED_CLS, "sweep": bpf.XDP}
 # A jumbo interface (MTU 9001 is a cloud default) takes no XDP program without it.
-_FLAGS = {"ingress": bpf.XDP_HAS_FRAGS, "egress": 0}
+_FLAGS = {"ingress": bpf.XDP_HAS_FRAGS, "egress": 0, "sweep": 0}
 
 _PSEUDO_MAP_FD = 1
 _LD_IMM64 = 0x18
@@ -55,9 +63,21 @@ def join_source(directory: Path | None = None) -> str:
     return "\n".join(lines_of("steer.c")) + "\n"
 
 
-def compiler_flags(flows_max: int, sessions_max: int) -> list[str]:
-    """Return the flags that size the maps."""
-    return [f"-DFLOWS_MAX={flows_max}", f"-DSESSIONS_MAX={sessions_max}", "-Wall", "-Werror"]
+def flow_buckets(flows_max: int) -> int:
+    """Return how many buckets hold so many flows; even, so that each has another beside it."""
+    buckets = -(-flows_max * 1000 // (_LOAD_PER_MILLE * _BUCKET_PLACES))
+    return buckets + buckets % 2
+
+
+def compiler_flags(flows_max: int, sessions_max: int, defines: Sequence[str] = ()) -> list[str]:
+    """Return the flags that size the maps; `defines`: further macros, as TURNOUT_TEST_CLOCK."""
+    sizes = {
+        "FLOW_BUCKETS": flow_buckets(flows_max),
+        "SESSIONS_MAX": sessions_max,
+        "METERS": METERS,
+    }
+    macros = [f"-D{name}={size}" for name, size in sizes.items()]
+    return [*macros, *(f"-D{name}" for name in defines), "-Wall", "-Werror"]
 
 
 def source_hash(source: str, flags: list[str]) -> str:
@@ -67,7 +87,10 @@ def source_hash(source: str, flags: list[str]) -> str:
 
 @dataclass
 class Compiled:
-    """What bcc made. The maps live as long as this does, or as what refers to them."""
+    """What bcc made, with every map of the source.
+
+    The maps live as long as this does, or as what refers to them.
+    """
 
     source_hash: str
     maps: Mapping[str, int]
@@ -96,14 +119,17 @@ class Compiled:
 
 
 def compile_programs(
-    flows_max: int = FLOWS_MAX, sessions_max: int = SESSIONS_MAX, source: str | None = None
+    flows_max: int = FLOWS_MAX,
+    sessions_max: int = SESSIONS_MAX,
+    source: str | None = None,
+    defines: Sequence[str] = (),
 ) -> Compiled:
-    """Compile; CompileError ends with clang's words."""
+    """Compile; CompileError ends with clang's words. `defines`: as for compiler_flags."""
     source = source or join_source()
-    flags = compiler_flags(flows_max, sessions_max)
+    flags = compiler_flags(flows_max, sessions_max, defines)
     find_headers().use()
     try:
-        from bcc import BPF  # noqa: PLC0415 - brings LLVM with it
+        from bcc import BPF, libbcc  # noqa: PLC0415 - brings LLVM with it
     except ImportError as error:
         msg = f"bcc cannot be imported ({error}): `apt-get install python3-bpfcc`"
         raise CompileError(msg) from error
@@ -119,8 +145,19 @@ def compile_programs(
         if any(instructions[at] == _CALL_REGISTER for at in range(0, len(instructions), 8)):
             msg = f"bcc left a map call in {name} unresolved: a map is used outside join_source()"
             raise CompileError(msg)
-    maps = {name: module[name.encode()].map_fd for name in MAPS}
+    maps = _maps_of(libbcc.lib, module.module)
     return Compiled(source_hash(source, flags), maps, code, module)
+
+
+def _maps_of(lib: ctypes.CDLL, module: int) -> dict[str, int]:
+    """Return the descriptor of every map by its name: bcc's own binding asks by name only."""
+    lib.bpf_num_tables.restype = ctypes.c_size_t
+    lib.bpf_table_name.restype = ctypes.c_char_p
+    handle = ctypes.c_void_p(module)
+    numbers = map(ctypes.c_size_t, range(lib.bpf_num_tables(handle)))
+    return {
+        lib.bpf_table_name(handle, at).decode(): lib.bpf_table_fd_id(handle, at) for at in numbers
+    }
 
 
 def _with_maps(code: bytes, replace: Mapping[int, int]) -> bytes:

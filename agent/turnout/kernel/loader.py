@@ -64,11 +64,12 @@ def load(pins: Pins, *, flows_max: int = FLOWS_MAX, sessions_max: int = SESSIONS
 
 def _pin(pins: Pins, fresh: Compiled) -> None:
     """Pin maps that are missing, then programs that use the pinned maps, all or nothing."""
+    made = {name: fresh.maps[name] for name in MAPS}
     replace: dict[int, int] = {}
     adopted: list[bpf.Fd] = []
     loaded: dict[str, bpf.Fd] = {}
     try:
-        for name, fd in fresh.maps.items():
+        for name, fd in made.items():
             if not pins.map(name).exists():
                 continue
             adopted.append(bpf.open_pin(pins.map(name)))
@@ -80,7 +81,7 @@ def _pin(pins: Pins, fresh: Compiled) -> None:
             except OSError as error:
                 msg = f"the kernel refused program {name}: {error.strerror}"
                 raise VerifierError(msg) from error
-        for name, fd in fresh.maps.items():
+        for name, fd in made.items():
             if fd not in replace:
                 bpf.pin(fd, pins.map(name))
         for name, program in loaded.items():

@@ -19,6 +19,7 @@ from turnout.kernel.pins import MAPS, Pins
 
 Record = dict[str, Any]
 Key = int | Record
+Value = int | Record
 
 _PER_CPU = (5, 6, 10, 21)  # enum bpf_map_type: PERCPU_HASH, PERCPU_ARRAY, LRU_PERCPU_HASH, ...
 
@@ -66,26 +67,19 @@ class KernelMap:
         data = bpf.lookup(self._fd, self._key.pack(key), self._value_bytes)
         return None if data is None else self._read(data)
 
-    def update(self, key: Key, value: Record) -> None:
-        """Write one value; fields that are left out become zero. OSError E2BIG: the map is full."""
-        bpf.update(self._fd, self._key.pack(key), self._value.pack(value))
+    def update(self, key: Key, value: Value) -> None:
+        """Write one value; fields that are left out become zero. OSError E2BIG: the map is full.
+
+        Every CPU of a per-CPU map gets it.
+        """
+        data = self._value.pack(value)
+        if self.per_cpu:
+            data = data.ljust(self._stride, b"\0") * possible_cpus()
+        bpf.update(self._fd, self._key.pack(key), data)
 
     def delete(self, key: Key) -> bool:
         """Delete one entry; False when it was absent."""
         return bpf.delete(self._fd, self._key.pack(key))
-
-    def take(self, key: Key) -> Record | None:
-        """Read and delete one entry in one step; None when it was absent."""
-        data = bpf.take(self._fd, self._key.pack(key), self._value_bytes)
-        return None if data is None else self._read(data)
-
-    def insert(self, key: Key, value: Record) -> bool:
-        """Write one value where there is none; False where there is one."""
-        try:
-            bpf.update(self._fd, self._key.pack(key), self._value.pack(value), bpf.NOEXIST)
-        except FileExistsError:
-            return False
-        return True
 
     def keys(self) -> Iterator[Any]:
         """Walk the keys; entries that come or go meanwhile may be missed or seen twice."""
@@ -106,6 +100,15 @@ class KernelMap:
                 yield self._key.unpack(key), self._read(data)
             key = following
 
+    def whole(self) -> Iterator[Record]:
+        """Walk all values of an array made with BPF_F_MMAPABLE, in order, without a call each.
+
+        A value that the kernel writes meanwhile may be read half; an aligned word never is.
+        """
+        with bpf.mapped(self._fd, self._stride * self.max_entries) as table:
+            for at in range(0, len(table), self._stride):
+                yield self._value.unpack(table[at : at + self.info.value_size])
+
     def sum_per_cpu(self, key: Key) -> Record:
         """Sum the CPUs' values field by field."""
         record = self.lookup(key)
@@ -121,9 +124,14 @@ class KernelMap:
     def _read(self, data: bytes) -> Record:
         if not self.per_cpu:
             return self._value.unpack(data)  # type: ignore[no-any-return]
+        values = [
+            self._value.unpack(data[at : at + self.info.value_size])
+            for at in range(0, len(data), self._stride)
+        ]
+        if not isinstance(self._value, Struct):
+            return sum(values)  # type: ignore[no-any-return]
         total: Record = {}
-        for at in range(0, len(data), self._stride):
-            one = self._value.unpack(data[at : at + self.info.value_size])
+        for one in values:
             for name, count in one.items():
                 total[name] = total.get(name, 0) + count
         return total
@@ -139,6 +147,10 @@ class Maps:
         self.owners = opened["owners"]
         self.sessions = opened["sessions"]
         self.flows = opened["flows"]
+        self.flow_details = opened["flow_details"]
+        self.owner_flows = opened["owner_flows"]
+        self.meters = opened["meters"]
+        self.prefix_meters = opened["prefix_meters"]
         self.counters = opened["counters"]
         self.owner_counters = opened["owner_counters"]
 

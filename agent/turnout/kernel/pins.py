@@ -16,8 +16,13 @@ from turnout.errors import KernelError
 
 BPF_FS_MAGIC = "bpf"
 
-MAPS = ("settings", "lanes", "owners", "sessions", "flows", "counters", "owner_counters")
-PROGRAMS = ("ingress", "egress")
+MAPS = (
+    *("settings", "lanes", "owners", "sessions"),
+    *("flows", "flow_details", "owner_flows"),
+    *("meters", "prefix_meters"),
+    *("counters", "owner_counters"),
+)
+PROGRAMS = ("ingress", "egress", "sweep")
 
 
 def bpf_directory() -> Path:

@@ -2,6 +2,7 @@
 
 values   the values that settings are made of, and how one is read
 tables   [[ice_server]] and [[upstream]]
+limits   [limits]
 keys     every key: its name, its field, what it is, whether a reload applies it
 checks   what must hold between them
 edge     Settings itself
@@ -10,6 +11,7 @@ reload   which changes of a running edge are applied at once
 """
 
 from turnout.settings.edge import Settings
+from turnout.settings.limits import Limits
 from turnout.settings.values import (
     OWNERS_MAX,
     RUNTIME_ROOT,
@@ -27,6 +29,7 @@ __all__ = [
     "Address",
     "Advertise",
     "Endpoint",
+    "Limits",
     "Settings",
     "is_private",
 ]

@@ -22,6 +22,9 @@ _INSTANCE = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 # IFNAMSIZ is 16 with the NUL; the kernel refuses '/', ':' and white space.
 _INTERFACE = re.compile(r"[^\s/:]{1,15}")
 
+# 1 GB of flows: more than the clients of one host, and the kernel's maps still take it.
+ENTRIES_MOST = 1 << 24
+
 
 def check(settings: "Settings") -> None:
     """Raise SettingsError for the first thing that does not hold."""
@@ -30,6 +33,7 @@ def check(settings: "Settings") -> None:
     _check_advertise(settings)
     _check_ports(settings)
     _check_upstreams(settings)
+    _check_tables(settings)
     if (settings.tls_cert is None) != (settings.tls_key is None):
         given = "tls-cert" if settings.tls_key is None else "tls-key"
         other = "tls-key" if settings.tls_key is None else "tls-cert"
@@ -137,6 +141,15 @@ def _check_upstreams(settings: "Settings") -> None:
                 upstream.lane,
                 f"must be {first} to {last}: a lane that none of our transceivers has",
             )
+
+
+def _check_tables(settings: "Settings") -> None:
+    for key, entries in (
+        ("flow-table", settings.flow_table),
+        ("session-table", settings.session_table),
+    ):
+        if not 1024 <= entries <= ENTRIES_MOST:
+            raise refuse(key, entries, f"must be 1024 to {ENTRIES_MOST}")
 
 
 def _check_port(key: str, port: int) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Self
 from turnout.errors import SettingsError
 from turnout.settings.checks import check
 from turnout.settings.keys import KEYS
+from turnout.settings.limits import Limits
 from turnout.settings.tables import IceServer, UpstreamSettings, unknown_key
 from turnout.settings.values import (
     RUNTIME_ROOT,
@@ -67,6 +68,9 @@ class Settings:
     bpffs: Path = Path("/sys/fs/bpf")
     log_level: str = "info"
     log_json: bool = False
+    flow_table: int = 1 << 17
+    session_table: int = 1 << 16
+    limits: Limits = Limits()  # noqa: RUF009 - frozen
     runtime_root: Path = RUNTIME_ROOT
     follow_interfaces: bool = False
     follow_vips: bool = False

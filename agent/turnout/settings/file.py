@@ -15,8 +15,8 @@ from turnout.settings.keys import KEYS, Source
 from turnout.settings.tables import file_name, unknown_key
 
 DEFAULT_FILE = Path("/etc/turnout/turnout.toml")
-# upstream[2].lane, as errors name a key of a table
-_IN_TABLE = re.compile(r"(?P<table>[\w-]+)\[(?P<number>\d+)\](?:\.(?P<key>\w+))?")
+# upstream[2].lane or limits.max_sessions, as errors name a key of a table
+_IN_TABLE = re.compile(r"(?P<table>[\w-]+)(?:\[(?P<number>\d+)\])?(?:\.(?P<key>\w+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class SettingsFile:
         try:
             yield
         except SettingsError as error:
-            key = error.key.partition("[")[0]
+            key = re.split(r"[.\[]", error.key, maxsplit=1)[0]
             if key in self.values and key not in flags:
                 raise self.locate(error) from error
             raise
@@ -84,12 +84,13 @@ class SettingsFile:
         """Return the line a key stands on, counted from 1; 0 if it is not to be found."""
         lines = list(enumerate(self.text.splitlines(), 1))
         found = _IN_TABLE.fullmatch(key)
-        if found is None:
+        if found is None or found["table"] == key:
             return _first(lines, _assignment(key)) or _first(lines, _heading(key))
         headings = [n for n, line in lines if _heading(found["table"]).match(line)]
-        place = int(found["number"]) - 1
+        place = int(found["number"] or 1) - 1
         if place >= len(headings):
-            return _first(lines, _assignment(found["table"]))  # written as a list of { ... }
+            # Written as a dotted key, or as { ... } and lists of them.
+            return _first(lines, _assignment(key)) or _first(lines, _assignment(found["table"]))
         start = headings[place]
         if found["key"] is None:
             return start

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from turnout.settings.limits import Limits
 from turnout.settings.tables import (
     IceServer,
     UpstreamSettings,
@@ -79,6 +80,8 @@ def _plain(value: Any) -> object:
         return [_plain(one) for one in value]
     if isinstance(value, IceServer | UpstreamSettings):
         return plain(value)
+    if isinstance(value, Limits):
+        return value.plain()
     if isinstance(value, bool | int):
         return value
     return "" if value is None else str(value)
@@ -115,6 +118,9 @@ _ALL = (
     _key("bpffs", parse_path),
     _key("log-level", parse_text, live=True),
     _key("log-json", parse_flag),
+    _key("flow-table", parse_number, source=Source.FILE),
+    _key("session-table", parse_number, source=Source.FILE),
+    _key("limits", Limits.parse, live=True, source=Source.FILE),
     _key("ice-server", parse_ice_servers, "ice_servers", live=True, source=Source.FILE),
     _key("upstream", parse_upstreams, "upstreams", source=Source.FILE),
     # For tests: pid files and sockets of an edge are in one place for everybody else.

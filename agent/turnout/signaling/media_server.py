@@ -13,7 +13,6 @@ from urllib.parse import urljoin
 import aiohttp
 
 from turnout.errors import SignalingError, WireError
-from turnout.ownership import kernel_session_id
 from turnout.settings import OWNERS_MAX, Settings
 from turnout.settings.tables import UpstreamSettings
 from turnout.signaling.answer import parse_upstream_answer
@@ -34,6 +33,8 @@ HEALTH_PAUSE_S = 2.0
 LOOKS_MISSED_MOST = 2
 # No flow for so long: the client never came, or its flow was swept, itself after 120 s of silence.
 SILENT_S = 60.0
+# How often a session that has one is looked at for that: each look reads the kernel's maps.
+FLOW_LOOK_S = 10.0
 
 _OFFER_STATUSES = frozenset({400, 406, 413, 415, 422})
 _NETWORK_ERRORS = (aiohttp.ClientError, OSError, UnicodeDecodeError)
@@ -148,7 +149,6 @@ class MediaServer:
         steering.register_owner(self._row.lane, slot=self.slot, kind="upstream")
         steering.set_owner_state(self.slot, "draining")  # until it has answered
         steering.reconcile_owner(self.slot, self._book.credentials())
-        steering.watch_flows(self.slot)
 
     async def _look(self) -> None:
         was_up = self.is_up
@@ -178,15 +178,16 @@ class MediaServer:
     async def end_silent(self, now: float, on_ended: OnEnded | None = None) -> None:
         """End the sessions that have had no flow for SILENT_S. `now` is monotonic seconds."""
         steering = self._steering
-        seen = steering.sessions_with_flows(self.slot)
-        if 0 in seen:
+        if steering.flows_of(self.slot).unclaimed:
             return  # a flow that egress healed names no session before its client's next check
         alive = {session.id for session in steering.owner_sessions(self.slot)}
         for session_id in self._flow_seen_at.keys() - alive:
             del self._flow_seen_at[session_id]
         for session_id in alive:
             since = self._flow_seen_at.setdefault(session_id, now)
-            if kernel_session_id(session_id) in seen:
+            if now - since < FLOW_LOOK_S:
+                continue
+            if steering.has_flow(session_id):
                 self._flow_seen_at[session_id] = now
             elif now - since >= SILENT_S:
                 await self._end_silent_session(session_id, on_ended)

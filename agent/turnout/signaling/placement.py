@@ -51,6 +51,10 @@ class Placement:
         SignalingError: below 500 the offer is to blame.
         """
         advertised = self.advertised()
+        try:
+            self._steering.check_room()
+        except SteeringError as error:
+            raise unavailable(str(error)) from error
         failed: list[int] = []
         collisions = 0
         while True:

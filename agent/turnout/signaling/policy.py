@@ -18,12 +18,14 @@ class WhipPolicy:
     `token`: what `Authorization: Bearer` must carry, empty for no such need. `trusted_proxies`:
     whose X-Forwarded-For is believed. `ice_servers`: what every 201 names in Link headers.
     `offers_a_minute`: how many offers one client address may make, 0 for any number.
+    `sdp_bytes`: the most that an offer or a fragment may have.
     """
 
     token: str = field(default="", repr=False)
     trusted_proxies: tuple[Network, ...] = ()
     ice_servers: tuple[IceServer, ...] = field(default=(), repr=False)
     offers_a_minute: int = 0
+    sdp_bytes: int = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)

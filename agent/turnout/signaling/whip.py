@@ -5,6 +5,7 @@ makes the kernel steer; only then the answer leaves. restart.py does the same fo
 The edge serves this application on --http.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
@@ -27,7 +28,7 @@ from turnout.wire.sdpfrag import IceFragment
 
 log = logging.getLogger(__name__)
 
-OFFER_MOST_BYTES = 64 * 1024
+BODY_PATIENCE_S = 30.0
 
 _DOORS = (
     "POST /whip (an SDP offer as application/sdp), PATCH /whip/<session id> (a fragment as "
@@ -57,7 +58,6 @@ def build_whip(
             build_problem_middleware(_DOORS),
             build_guard(policy, _is_of_the_page),
         ],
-        client_max_size=OFFER_MOST_BYTES,
     )
     app.router.add_post("/whip", door.post)
     app.router.add_get("/whip", door.get)
@@ -91,7 +91,7 @@ class _Door:
 
     async def post(self, request: web.Request) -> web.Response:
         """Take an offer, answer 201 with the session's resource and the SDP answer."""
-        offer = await _read_offer(request)
+        offer = await _read_offer(request, self._policy().sdp_bytes)
         session, answer = await self._placement.place(offer, lambda: _is_gone(request))
         policy = self._policy()
         client = client_of(request, policy)
@@ -126,7 +126,7 @@ class _Door:
                 f"If-Match is {wanted[:80]}, the session's ETag is {build_etag(session)}: ICE was "
                 "restarted meanwhile; restart it again with If-Match: *",
             )
-        fragment = await _read_fragment(request)
+        fragment = await _read_fragment(request, self._policy().sdp_bytes)
         if is_restart:
             advertised = self._placement.advertised()
             answer = await self._restarts.restart(session, fragment, advertised)
@@ -186,9 +186,9 @@ class _Door:
         )
 
 
-async def _read_offer(request: web.Request) -> str:
+async def _read_offer(request: web.Request, most: int) -> str:
     _check_content_type(request, CONTENT_TYPE)
-    offer = await _read_text(request, "Bad offer")
+    offer = await _read_text(request, "Bad offer", most)
     try:
         SessionDescription.parse(offer)
     except WireError as error:
@@ -196,8 +196,8 @@ async def _read_offer(request: web.Request) -> str:
     return offer
 
 
-async def _read_fragment(request: web.Request) -> IceFragment:
-    text = await _read_text(request, "Bad fragment")
+async def _read_fragment(request: web.Request, most: int) -> IceFragment:
+    text = await _read_text(request, "Bad fragment", most)
     try:
         return IceFragment.parse(text)
     except WireError as error:
@@ -212,12 +212,28 @@ def _check_content_type(request: web.Request, wanted: str) -> None:
         )
 
 
-async def _read_text(request: web.Request, title: str) -> str:
+async def _read_text(request: web.Request, title: str, most: int) -> str:
     if "Content-Encoding" in request.headers:
         encoding = request.headers["Content-Encoding"]
         raise SignalingError(415, title, f"Content-Encoding {encoding!r}: send the body as it is")
+    too_large = SignalingError(
+        413,
+        "Too large",
+        f"the body is larger than {most} bytes, which is the most that is taken (limits.sdp_bytes)",
+    )
+    if (request.content_length or 0) > most:
+        raise too_large
+    body = b""
     try:
-        body = await request.read()
+        async with asyncio.timeout(BODY_PATIENCE_S):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > most:
+                    raise too_large
+    except TimeoutError as error:
+        raise SignalingError(
+            408, "Too slow", f"the body did not arrive within {BODY_PATIENCE_S:g} s; send it again"
+        ) from error
     except (ConnectionError, aiohttp.ClientPayloadError, web.RequestPayloadError) as error:
         raise SignalingError(400, title, f"the body did not arrive: {error}") from error
     try:

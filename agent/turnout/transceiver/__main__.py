@@ -22,6 +22,7 @@ from turnout.transceiver.app import AppFactory
 from turnout.transceiver.bridge import Backend, Bridges
 from turnout.transceiver.control import Control, Identity
 from turnout.transceiver.echo import Echo
+from turnout.transceiver.handshakes import HANDSHAKES_MAX
 from turnout.transceiver.webhook import Webhook
 from turnout.transceiver.worker import SESSIONS_MAX, Worker
 
@@ -49,6 +50,12 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--sessions-max", type=int, default=SESSIONS_MAX, help="sessions at once, then 503"
     )
+    parser.add_argument(
+        "--handshakes",
+        type=_at_least_one,
+        default=HANDSHAKES_MAX,
+        help="DTLS handshakes at once, then a ClientHello is dropped",
+    )
     parser.add_argument("--log-level", choices=LOG_LEVELS, default="info")
     parser.add_argument("--log-json", action="store_true", help="log JSON, one object a line")
     return parser.parse_args(arguments)
@@ -59,6 +66,13 @@ def _port(text: str) -> int:
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"{port} is no UDP port (0 to 65535)")
     return port
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} would let nobody in: give 1 or more")
+    return number
 
 
 def _address(text: str) -> str:
@@ -87,7 +101,13 @@ async def run(options: argparse.Namespace) -> None:
         loop.add_signal_handler(number, stop.set)
     webhook = Webhook(options.webhook) if options.webhook else None
     app = _build_app(options.app, webhook)
-    worker = Worker(options.vip, options.lane, app, sessions_max=options.sessions_max)
+    worker = Worker(
+        options.vip,
+        options.lane,
+        app,
+        sessions_max=options.sessions_max,
+        handshakes_max=options.handshakes,
+    )
     loop.set_exception_handler(lambda _loop, context: _log_bug(worker, context))
     identity = Identity(options.slot, secrets.randbelow((1 << 63) - 1) + 1)
     worker.start()

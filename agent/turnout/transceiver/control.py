@@ -27,7 +27,8 @@ from turnout.wire.problem import build_problem
 from turnout.wire.sdp import CONTENT_TYPE
 from turnout.wire.sdpfrag import IceFragment
 
-OFFER_BYTES_MOST = 64 << 10
+# The most that `limits.sdp_bytes` may be. The edge's door, the one way to here, holds what it is.
+OFFER_BYTES_MOST = 1 << 20
 ALIVE_SECONDS = 1.0
 # A follower that is so many events behind is cut off: it comes back and gets a fresh hello.
 _EVENTS_BEHIND_MOST = 10_000
@@ -173,19 +174,24 @@ class Control:
                 "incarnation": self._identity.incarnation,
                 "pid": os.getpid(),
                 "sessions": [session.describe(now) for session in worker.sessions.values()],
+                "handshakes": len(worker.handshakes),
                 "counters": worker.counters.as_dict(),
             }
         )
 
     async def _put_settings(self, request: web.Request) -> web.Response:
-        """Take what changes while we live: {"vips": [...], "log_level": "info"}, both of them."""
-        vips, log_level = await _read_settings(request)
+        """Take what changes while we live; see `_read_settings`."""
+        vips, log_level, handshakes = await _read_settings(request)
         try:
             self._worker.set_vips(vips)
         except OSError as error:
             raise SignalingError(409, "VIP cannot be served", str(error)) from error
         set_log_level(log_level)
-        return web.json_response({"vips": self._worker.vips, "log_level": log_level})
+        held = self._worker.handshakes
+        held.most = handshakes or held.most
+        return web.json_response(
+            {"vips": self._worker.vips, "log_level": log_level, "handshakes": held.most}
+        )
 
     @contextlib.asynccontextmanager
     async def serve(self, path: Path) -> AsyncIterator[None]:
@@ -215,17 +221,28 @@ async def _read_text(request: web.Request, content_type: str) -> str:
         raise SignalingError(400, "Bad body", f"SDP is UTF-8: {error}") from error
 
 
-async def _read_settings(request: web.Request) -> tuple[list[str], str]:
+async def _read_settings(request: web.Request) -> tuple[list[str], str, int]:
+    """Read {"vips": [...], "log_level": "info", "handshakes": 100}; 0 where the last is left out.
+
+    Raises SignalingError (400).
+    """
     try:
         body = await request.json()
         vips = [str(ip_address(vip)) for vip in body["vips"]]
         log_level = body["log_level"]
-        if not vips or log_level not in LOG_LEVELS:
-            raise ValueError(f"{len(vips)} vips, log_level {log_level!r}")  # noqa: TRY301
+        handshakes = body.get("handshakes", 0)
+        wrong = not vips or log_level not in LOG_LEVELS
+        if wrong or type(handshakes) is not int or handshakes < 0:
+            raise ValueError(  # noqa: TRY301
+                f"{len(vips)} vips, log_level {log_level!r}, handshakes {handshakes!r}"
+            )
     except (ValueError, TypeError, KeyError) as error:
-        wanted = f'{{"vips": [ADDRESS, ...], "log_level": one of {", ".join(LOG_LEVELS)}}}'
+        wanted = (
+            f'{{"vips": [ADDRESS, ...], "log_level": one of {", ".join(LOG_LEVELS)}, '
+            '"handshakes": 1 or more}'
+        )
         raise SignalingError(400, "Bad settings", f"{error!r}: send {wanted}") from error
-    return vips, log_level
+    return vips, log_level, handshakes
 
 
 def _line(event: Event) -> bytes:

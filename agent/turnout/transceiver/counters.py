@@ -19,7 +19,7 @@ class Counters:
     handled__rtp: int = 0
     handled__rtcp: int = 0
 
-    ignored__stun_indication: int = 0  # keeps a NAT open; carries no integrity, so no life either
+    ignored__stun_indication: int = 0  # keeps a NAT open; anybody can send one
 
     drop__empty: int = 0
     drop__unknown_class: int = 0  # first byte is none of STUN, DTLS, RTP (RFC 7983)
@@ -34,6 +34,7 @@ class Counters:
     drop__bad_dtls: int = 0
     drop__dtls_unproven: int = 0  # more than is kept while the first probe is on its way
     drop__dtls_no_handshake: int = 0  # no ClientHello has begun one
+    drop__handshake_limit: int = 0  # a ClientHello while as many handshakes go on as may
     drop__dtls_screened: int = 0  # nothing was left of it but records that would poison it
     drop__media_before_dtls: int = 0
     drop__oversize: int = 0
@@ -57,6 +58,8 @@ class Counters:
 
     probes: int = 0
     probes_answered: int = 0
+    amplification_limited: int = 0  # times a probe had to wait for more bytes of an unproven flow
+    followed_media: int = 0  # the selected flow was silent, the client's media came by another
     ice_restarts: int = 0  # asked for by the client
     ice_restarts_done: int = 0  # and the client was selected under the new credentials
     # With --app rtp://: packets between the calls and the backend.

@@ -7,6 +7,7 @@ by `receive`, datagrams out by `take_datagrams`. OpenSSL has traps, each met whe
 
 import datetime as dt
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -127,10 +128,11 @@ class DtlsServer:
         self._was_spoiled = False
         self.state = "new"
 
-    def receive(self, datagram: bytes) -> None:
+    def receive(self, datagram: bytes, admit: Callable[[], bool] = lambda: True) -> None:
         """Take one datagram of the client and count it; raises WireError unless it is records.
 
         The caller vouches for where it came from: an unproven address could spoil the handshake.
+        `admit` is asked before a handshake begins.
         """
         counters = self._counters
         records, begins = self._screen(parse_records(datagram))
@@ -140,6 +142,9 @@ class DtlsServer:
         if self._connection is None:
             if not begins or self.state != "new":
                 counters.drop__dtls_no_handshake += 1
+                return
+            if not admit():
+                counters.drop__handshake_limit += 1
                 return
             self._connection = self._connect()
         counters.handled__dtls += 1

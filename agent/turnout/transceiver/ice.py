@@ -2,15 +2,19 @@
 
 A client's authenticated check makes a flow; a Binding request of our own, answered by the client,
 proves it; the client's nomination selects it. Media and DTLS go to the selected flow only.
-Integrity does not cover addresses: without the probe a replayed check could point us at anybody.
+Integrity covers neither address nor time: a check that was captured can be sent again, from
+anywhere, for as long as its ufrag is in use. So a check alone proves nothing and is no sign of
+life; only the answer to a probe, whose transaction id nobody can guess, is.
 Sans-IO: called by session.py, sends through `Outside.transmit`.
 """
 
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from turnout.transceiver.counters import Counters
+from turnout.transceiver.flow import NEVER, Address, Flow
+from turnout.transceiver.handshakes import Handshakes
 from turnout.wire.stun import (
     BINDING_SUCCESS,
     ROLE_CONFLICT,
@@ -24,21 +28,19 @@ from turnout.wire.stun import (
 if TYPE_CHECKING:
     from turnout.transceiver.session import Session
 
-# What recvfrom gives: (address, port) for IPv4, two more numbers for IPv6.
-Address = tuple[Any, ...]
-
 FLOWS_MAX = 8
 SILENCE_SECONDS = 5.0
+# The same for a selected flow while the client's media comes in by another proven one.
+ELSEWHERE_SECONDS = 2.0
 # From one transmission of a probe to the next; after the last one it counts as unanswered.
 PROBE_WAITS = (0.1, 0.2, 0.4, 0.8, 1.0)
+PROBE_SECONDS = sum(PROBE_WAITS)
 # A flow that stays unproven is probed again at its next check, but not more often than this.
 PROBE_PAUSE_SECONDS = 3.0
 # A proof older than this does not count for a nomination: the address may be another's by now.
 PROOF_SECONDS = 5.0
 # Peer-reflexive type preference 110, local preference 65535, component 1 (RFC 8445 section 5.1.2.1)
 PROBE_PRIORITY = 110 << 24 | 65535 << 8 | 255
-
-NEVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,57 +53,11 @@ class Credentials:
     remote_pwd: str
 
 
-class Flow:
-    """One (client address, client port, VIP) of a session, and what is known of it."""
-
-    __slots__ = (
-        "address",
-        "probe",
-        "probe_id",
-        "probe_next",
-        "probe_pwd",
-        "probe_started",
-        "probe_transmissions",
-        "proven_at",
-        "received_at",
-        "session",
-        "ufrag",
-        "vip",
-    )
-
-    def __init__(self, session: "Session", vip: int, address: Address, now: float) -> None:
-        self.session = session
-        self.vip = vip
-        self.address = address
-        self.ufrag = ""  # ours, as the latest check named it
-        self.received_at = now
-        self.proven_at = -NEVER
-        self.probe = b""
-        self.probe_id = b""
-        self.probe_pwd = b""
-        self.probe_next = NEVER
-        self.probe_started = -NEVER
-        self.probe_transmissions = 0
-
-    @property
-    def is_proven(self) -> bool:
-        """The client has answered a probe sent to it."""
-        return self.proven_at != -NEVER
-
-    @property
-    def is_probing(self) -> bool:
-        """A probe is on its way."""
-        return self.probe_next != NEVER
-
-    def __str__(self) -> str:
-        host, port = self.address[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 class Outside(Protocol):
     """What a session needs of the process around it."""
 
     counters: Counters
+    handshakes: Handshakes
     probes: dict[bytes, Flow]  # transaction id -> flow of every probe on its way
 
     def transmit(self, flow: Flow, data: bytes) -> None:
@@ -137,6 +93,7 @@ class IceAgent:
         self.flows: dict[tuple[int, Address], Flow] = {}
         self.selected: Flow | None = None
         self._nominated: Flow | None = None  # waits for its proof
+        self._followed: Flow | None = None  # the same, for want of a nomination
 
     @property
     def newest(self) -> Credentials:
@@ -189,47 +146,71 @@ class IceAgent:
         if not message.check_message_integrity(credentials.local_pwd.encode()):
             self._outside.counters.drop__bad_integrity += 1
             return False
-        flow = self.flows.get((vip, address))
+        flow = self.flows.get((vip, address)) or Flow(self._session, vip, address, now)
+        flow.bytes_in += len(request.data)
         if "ICE-CONTROLLED" in message.attributes:
             # We are lite, so never controlling: the client has to change (section 7.3.1.1).
             self._outside.counters.drop__role_conflict += 1
-            flow = flow or Flow(self._session, vip, address, now)
             refusal = build_binding_error(
                 request.transaction_id, ROLE_CONFLICT, credentials.local_pwd
             )
+            flow.bytes_out += len(refusal)
             self._outside.transmit(flow, refusal)
             return False
 
-        if flow is None:
-            flow = self._add_flow(Flow(self._session, vip, address, now))
+        if (vip, address) not in self.flows:
+            self._add_flow(flow)
         flow.received_at = now
         flow.ufrag = ufrag
         if "USE-CANDIDATE" in message.attributes:
             self._nominate(flow, now)
-        # The probe leaves before the response: the client answers it before it starts DTLS, so
-        # that the proof is here when the ClientHello comes.
-        wants_proof = not flow.is_proven or flow is self._nominated
-        if wants_proof and now - flow.probe_started >= PROBE_PAUSE_SECONDS:
-            self._start_probe(flow, now)
         success = build_binding_success(
             request.transaction_id, (address[0], address[1]), credentials.local_pwd
         )
+        # Its bytes are spoken for before the probe's, which may have to wait.
+        flow.bytes_out += len(success)
+        # The probe leaves before the response: the client answers it before it starts DTLS, so
+        # that the proof is here when the ClientHello comes.
+        self._seek_proof(flow, now)
         self._outside.transmit(flow, success)
         self._outside.counters.handled__stun_request += 1
         self._finish_restart()
         return True
 
-    def _add_flow(self, flow: Flow) -> Flow:
+    def receive_unproven(self, size: int, flow: Flow, now: float) -> None:
+        """Note that `size` bytes of anything but a check came by a flow that is not proven."""
+        flow.bytes_in += size
+        self._seek_proof(flow, now)
+
+    def _seek_proof(self, flow: Flow, now: float) -> None:
+        """Probe the flow if its proof is missing or stale, but not without a pause."""
+        if flow.probe_is_held:
+            self._continue_probe(flow, now)
+            return
+        # A silent client may live at a flow that is not selected; the selected one's turn comes in
+        # `poll`.
+        is_silent = flow is not self.selected and (
+            now - max(flow.alive_at, self._session.alive_at) >= SILENCE_SECONDS
+        )
+        wants_proof = not flow.is_proven or flow is self._nominated or is_silent
+        if wants_proof and now - flow.probe_started >= PROBE_PAUSE_SECONDS:
+            self._start_probe(flow, now)
+
+    def _add_flow(self, flow: Flow) -> None:
         if len(self.flows) >= FLOWS_MAX:
+            # Unproven ones first: anybody can make them by sending a check again.
             self.forget(
                 min(
                     (known for known in self.flows.values() if known is not self.selected),
-                    key=lambda known: known.received_at,
+                    key=lambda known: (known.is_proven, max(known.received_at, known.alive_at)),
                 )
             )
         self.flows[flow.vip, flow.address] = flow
         self._outside.add_flow(flow)
-        return flow
+
+    def knows(self, flow: Flow) -> bool:
+        """Tell whether the flow has not been forgotten."""
+        return self.flows.get((flow.vip, flow.address)) is flow
 
     def forget(self, flow: Flow) -> None:
         """Take back a flow: it is the longest unused, or another session has proven it its own."""
@@ -239,6 +220,8 @@ class IceAgent:
             self.selected = None
         if flow is self._nominated:
             self._nominated = None
+        if flow is self._followed:
+            self._followed = None
         self._outside.drop_flow(flow)
 
     def _nominate(self, flow: Flow, now: float) -> None:
@@ -252,7 +235,7 @@ class IceAgent:
 
     def _select(self, flow: Flow) -> None:
         self.selected = flow
-        self._nominated = None
+        self._nominated = self._followed = None
 
     def receive_response(self, response: StunDatagram, flow: Flow, now: float) -> bool:
         """Take what answers a probe; False if it proves nothing. Raises WireError."""
@@ -266,11 +249,13 @@ class IceAgent:
         self._stop_probe(flow)
         self._outside.counters.probes_answered += 1
         self._outside.counters.handled__stun_response += 1
-        flow.proven_at = flow.received_at = now
+        flow.proven_at = flow.alive_at = now
         self._outside.claim_flow(flow)
         # The first proven pair carries DTLS before its nomination; later ones need both.
-        if self.selected is None or flow is self._nominated:
+        if self.selected is None or flow in (self._nominated, self._followed):
             self._select(flow)
+        elif flow is self.selected:
+            self._followed = None
         self._finish_restart()
         return True
 
@@ -294,33 +279,68 @@ class IceAgent:
         self._continue_probe(flow, now)
 
     def _continue_probe(self, flow: Flow, now: float) -> None:
-        if flow.probe_transmissions == len(PROBE_WAITS):
+        sent = flow.probe_transmissions
+        if sent == len(PROBE_WAITS) or now - flow.probe_started >= PROBE_SECONDS:
             self._stop_probe(flow)
+            if flow is self.selected:
+                self._follow_media(flow, now)
             return
-        flow.probe_next = now + PROBE_WAITS[flow.probe_transmissions]
+        flow.probe_next = now + PROBE_WAITS[sent]
+        flow.probe_is_held = not flow.may_send(len(flow.probe))
+        if flow.probe_is_held:
+            self._outside.counters.amplification_limited += 1
+            return
         flow.probe_transmissions += 1
+        flow.bytes_out += len(flow.probe)
         self._outside.transmit(flow, flow.probe)
 
     def _stop_probe(self, flow: Flow) -> None:
+        flow.probe_is_held = False
         if flow.is_probing:
             del self._outside.probes[flow.probe_id]
             flow.probe_next = NEVER
 
+    def _follow_media(self, silent: Flow, now: float) -> None:
+        """Go where the client's media comes from: the selected flow does not answer any more.
+
+        A client whose NAT gave it another address may never nominate again. As with a nomination,
+        the other flow must have proven lately that the client is there.
+        """
+        heard = self._heard_elsewhere(silent)
+        if heard is None:
+            return
+        self._outside.counters.followed_media += 1
+        if now - heard.proven_at <= PROOF_SECONDS:
+            self._select(heard)
+            return
+        self._followed = heard
+        if not heard.is_probing:
+            self._start_probe(heard, now)
+
+    def _heard_elsewhere(self, selected: Flow) -> Flow | None:
+        """Return the proven flow that brought media since the selected one gave a sign of life."""
+        others = (
+            flow
+            for flow in self.flows.values()
+            if flow is not selected and flow.is_proven and flow.media_at > selected.alive_at
+        )
+        return max(others, key=lambda flow: flow.media_at, default=None)
+
     def poll(self, now: float) -> float:
         """Do what is due and return when to be called next (monotonic seconds)."""
-        due = NEVER
         for flow in self.flows.values():
             if flow.probe_next <= now:
                 self._continue_probe(flow, now)
-            due = min(due, flow.probe_next)
+        due = min((flow.probe_next for flow in self.flows.values()), default=NEVER)
         selected = self.selected
-        if selected is not None and not selected.is_probing:
-            silent_until = max(selected.received_at, selected.probe_started) + SILENCE_SECONDS
-            if silent_until <= now:
-                self._start_probe(selected, now)
-                return min(due, selected.probe_next)
-            due = min(due, silent_until)
-        return due
+        if selected is None or selected.is_probing:
+            return due
+        patience = ELSEWHERE_SECONDS if self._heard_elsewhere(selected) else SILENCE_SECONDS
+        silent_until = max(selected.alive_at, selected.probe_started) + patience
+        if silent_until <= now:
+            self._start_probe(selected, now)
+            return min(due, selected.probe_next)
+        return min(due, silent_until)
 
     def close(self) -> None:
         """Forget every flow and every probe on its way."""

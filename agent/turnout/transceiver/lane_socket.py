@@ -3,7 +3,7 @@
 import socket
 from dataclasses import dataclass
 
-from turnout.transceiver.ice import Address, Flow
+from turnout.transceiver.flow import Address, Flow
 
 # 20 ms of 2,000 calls are 2,000 packets of some 200 bytes, which the kernel books as 768 each.
 _SOCKET_BUFFER_BYTES = 4 << 20

@@ -2,14 +2,17 @@
 
 Sans-IO: datagrams and `now` (monotonic seconds) come in, datagrams leave through `Outside`. What it
 takes is what a client proves to be its own: checks by integrity, DTLS from proven flows only,
-media by SRTP. The session ends 30 s after the last such packet.
+media by SRTP. The session ends 30 s after the client's last sign of life, which is what nobody can
+have sent for it: an answer to a probe of ours, the end of the DTLS handshake, SRTP or SRTCP that
+is no replay. Its checks are none: they only make us probe.
 """
 
 from turnout.errors import WireError
 from turnout.transceiver.answer import Negotiated
 from turnout.transceiver.app import AppFactory
 from turnout.transceiver.dtls import DtlsIdentity, DtlsServer
-from turnout.transceiver.ice import NEVER, Address, Credentials, Flow, IceAgent, Outside
+from turnout.transceiver.flow import NEVER, Address, Flow
+from turnout.transceiver.ice import Credentials, IceAgent, Outside
 from turnout.transceiver.media import Media
 from turnout.transceiver.srtp import Srtp
 from turnout.wire.stun import StunDatagram
@@ -23,12 +26,12 @@ class Session:
     """A client's call, from its offer to its end. `id` is 32 hex digits."""
 
     __slots__ = (
-        "_alive_at",
         "_created_at",
         "_early_dtls",
         "_fingerprints",
         "_outside",
         "_transport_mid",
+        "alive_at",
         "dtls",
         "ended",
         "ice",
@@ -56,7 +59,8 @@ class Session:
         self.ended: str | None = None  # the reason
         self.wake_at = NEVER  # the timers': when they have promised to poll
         self._outside = outside
-        self._created_at = self._alive_at = now
+        self._created_at = now
+        self.alive_at = now  # the last sign of life of the client
         self._early_dtls: list[tuple[Flow, bytes]] = []
         self._fingerprints = tuple(negotiated.remote_fingerprints)
         self._transport_mid = negotiated.transport_mid
@@ -87,17 +91,22 @@ class Session:
         self, request: StunDatagram, ufrag: str, vip: int, address: Address, now: float
     ) -> None:
         """Take a check for one of our ufrags; raises WireError."""
-        if self.ice.receive_request(request, ufrag, vip, address, now):
-            self._alive_at = now
+        self.ice.receive_request(request, ufrag, vip, address, now)
 
     def receive_response(self, response: StunDatagram, flow: Flow, now: float) -> None:
         """Take what answers a probe of ours; raises WireError."""
         if not self.ice.receive_response(response, flow, now):
             return
-        self._alive_at = now
+        self.alive_at = now
         early, self._early_dtls = self._early_dtls, []
         for early_flow, datagram in early:
-            self.receive_dtls(datagram, early_flow, now)
+            if not self.ice.knows(early_flow):
+                # Forgotten meanwhile; all are if the session has just ended.
+                self._outside.counters.drop__dtls_unproven += 1
+            elif early_flow.is_proven:
+                self.receive_dtls(datagram, early_flow, now)
+            else:
+                self._early_dtls.append((early_flow, datagram))
 
     def receive_dtls(self, datagram: bytes, flow: Flow, now: float) -> None:
         """Take a DTLS datagram.
@@ -112,12 +121,16 @@ class Session:
                 self._early_dtls.append((flow, datagram))
             else:
                 counters.drop__dtls_unproven += 1
+            self.ice.receive_unproven(len(datagram), flow, now)
             return
+        handshakes = self._outside.handshakes
         try:
-            self.dtls.receive(datagram)
+            self.dtls.receive(datagram, lambda: handshakes.admit(self, now))
         except WireError:
             counters.drop__bad_dtls += 1
             return
+        if self.dtls.state != "handshaking":
+            handshakes.release(self)
         if self.dtls.state == "connected" and not self.media.is_started:
             self._start_media(now)
         self._send_dtls(flow)
@@ -131,7 +144,7 @@ class Session:
         if derived is not None:
             profile, keys = derived
             self.media.start(Srtp(profile, receive_key=keys.client, send_key=keys.server), now)
-            self._alive_at = now  # nobody else has the key of the signaled certificate
+            self.alive_at = now  # nobody else has the key of the signaled certificate
 
     def _send_dtls(self, flow: Flow | None) -> None:
         target = self.ice.selected or flow
@@ -142,20 +155,23 @@ class Session:
     def receive_media(self, data: bytes, flow: Flow, now: float) -> None:
         """Take an SRTP or SRTCP datagram, from any flow of the session: SRTP tells whose it is."""
         media = self.media
+        if not flow.is_proven:
+            self.ice.receive_unproven(len(data), flow, now)
         if media.receive(data, now):
-            self._alive_at = flow.received_at = now
+            self.alive_at = flow.alive_at = flow.media_at = now
             if media.has_ended:
                 self.end("bye", now)
 
     def poll(self, now: float) -> float:
         """Do what is due and return when to be called next (monotonic seconds)."""
-        if now - self._alive_at >= LIVE_SECONDS:
-            self.end("timeout", now)
-        elif not self.media.is_started and now - self._created_at >= LIVE_SECONDS:
+        # Compared as it is returned below: subtracted, a float may fall short of it for ever.
+        if not self.media.is_started and now >= self._created_at + LIVE_SECONDS:
             self.end("failed" if self.ice.selected else "timeout", now)
+        elif now >= self.alive_at + LIVE_SECONDS:
+            self.end("timeout", now)
         if self.ended:
             return NEVER
-        due = min(self.ice.poll(now), self.media.poll(now), self._alive_at + LIVE_SECONDS)
+        due = min(self.ice.poll(now), self.media.poll(now), self.alive_at + LIVE_SECONDS)
         if not self.media.is_started:
             due = min(due, self._created_at + LIVE_SECONDS, self._poll_handshake(now))
         return NEVER if self.ended else due
@@ -180,6 +196,7 @@ class Session:
         self.dtls.close()
         self._send_dtls(None)
         self.dtls.release()
+        self._outside.handshakes.release(self)
         self._outside.counters.drop__dtls_unproven += len(self._early_dtls)
         self._early_dtls.clear()
         self.ice.close()
@@ -192,7 +209,7 @@ class Session:
             "id": self.id,
             "ufrag": self.ice.newest.local_ufrag,
             "age_seconds": round(now - self._created_at, 1),
-            "silent_seconds": round(now - self._alive_at, 1),
+            "silent_seconds": round(now - self.alive_at, 1),
             "ice": "connected" if selected else "checking" if self.ice.flows else "new",
             "dtls": self.dtls.state,
             "client": str(selected) if selected else None,

@@ -5,7 +5,7 @@ import heapq
 import time
 from collections.abc import Callable
 
-from turnout.transceiver.ice import NEVER
+from turnout.transceiver.flow import NEVER
 from turnout.transceiver.session import Session
 
 

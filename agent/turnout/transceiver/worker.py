@@ -18,7 +18,9 @@ from turnout.transceiver.answer import LocalDescription, build_answer
 from turnout.transceiver.app import AppFactory
 from turnout.transceiver.counters import Counters
 from turnout.transceiver.dtls import DtlsIdentity
-from turnout.transceiver.ice import Address, Credentials, Flow
+from turnout.transceiver.flow import Address, Flow
+from turnout.transceiver.handshakes import HANDSHAKES_MAX, Handshakes
+from turnout.transceiver.ice import Credentials
 from turnout.transceiver.lane_socket import LaneSocket
 from turnout.transceiver.session import Session
 from turnout.transceiver.timers import Timers
@@ -54,9 +56,11 @@ class Worker:
         app: AppFactory,
         *,
         sessions_max: int = SESSIONS_MAX,
+        handshakes_max: int = HANDSHAKES_MAX,
     ) -> None:
         """Bind (VIP, lane) for every VIP; lane 0 takes what the first socket is given."""
         self.counters = Counters()
+        self.handshakes = Handshakes(handshakes_max)
         self.probes: dict[bytes, Flow] = {}
         self.sessions: dict[str, Session] = {}
         self.on_ended: SessionEnded = lambda _session, _reason: None

@@ -1,5 +1,7 @@
 """The WHIP door with a policy: tokens, budgets, what clients are told of ICE servers."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from ipaddress import ip_network
 
 import pytest
@@ -108,3 +110,58 @@ def test_ended_sessions_past_the_limit_forget_the_oldest(monkeypatch: pytest.Mon
     ended.forget("b")
     ended.forget("b")
     assert ended.why("b") is None
+
+
+async def body_of(*chunks: bytes, pause: asyncio.Event | None = None) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+    if pause is not None:
+        await pause.wait()
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+@pytest.mark.parametrize("is_chunked", [False, True], ids=["length", "chunked"])
+async def test_body_past_the_limit_of_now_is_too_large(
+    edge: Edge, method: str, is_chunked: bool
+) -> None:
+    _, headers, _ = await edge.post()
+    edge.policy = WhipPolicy(sdp_bytes=5000)
+    path = "/whip" if method == "POST" else headers["Location"]
+    kind = SDP if method == "POST" else {"Content-Type": "application/trickle-ice-sdpfrag"}
+    body = b"a=x\r\n" * 1001
+    sent = body_of(body[:3000], body[3000:]) if is_chunked else body
+    async with edge.http.request(method, path, data=sent, headers=kind | {"If-Match": "*"}) as got:
+        assert got.status == 413
+        assert got.content_type == "application/problem+json"
+        assert "5000 bytes" in (await got.json())["detail"]
+
+
+async def test_body_that_does_not_come_in_time_is_408(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("turnout.signaling.whip.BODY_PATIENCE_S", 0.2)
+    pause = asyncio.Event()
+    sent = body_of(OFFER[:100], pause=pause)
+    async with edge.http.post("/whip", data=sent, headers=SDP) as response:
+        assert response.status == 408
+        assert "0.2 s" in (await response.json())["detail"]
+    pause.set()
+    assert edge.transceivers[0].offers == 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (b"a=x\r\n" * 2000, "lines"),
+        (b"m=audio 0 RTP/AVP 0\r\n" * 65, "media sections"),
+        (b"m=audio 9 UDP/TLS/RTP/SAVPF" + b" 0" * 129 + b"\r\n", "formats"),
+    ],
+    ids=["lines", "sections", "formats"],
+)
+async def test_offer_of_too_many_parts_is_refused(edge: Edge, lines: bytes, said: str) -> None:
+    status, _, problem = await edge.post(OFFER + lines)
+    assert status == 400
+    assert f"more than {said}" in "".join(c for c in problem["detail"] if not c.isdigit()).replace(
+        "  ", " "
+    )
+    assert edge.transceivers[0].offers == 0

@@ -243,14 +243,7 @@ async def test_session_without_a_flow_for_60_s_is_ended_and_deleted(edge: Edge) 
     first, second = edge.steering.sessions.values()
     now = asyncio.get_running_loop().time()  # the server's own task looks, too
     await edge.server.end_silent(now)
-    flow = {
-        "session_id": int(second.id[:16], 16),
-        "ufrag_hash": 0,
-        "alive_ns": 0,
-        "owner": {"slot": SLOT, "generation": edge.steering.owners[SLOT].generation},
-    }
-    edge.maps.flows.update("a client", flow)
-    edge.steering.sweep(0)
+    edge.maps.add_flow(0, second.ufrag, int(second.id[:16], 16))
     await edge.server.end_silent(now + 50)
     assert len(edge.steering.sessions) == 2
     await edge.server.end_silent(now + 70, edge.ended.remember)
@@ -260,8 +253,13 @@ async def test_session_without_a_flow_for_60_s_is_ended_and_deleted(edge: Edge) 
         assert reply.status == 410
         assert "no packet" in (await reply.json())["detail"]
     # A flow that egress healed names no session: nobody is ended on its account.
-    edge.maps.flows.update("a client", {**flow, "session_id": 0})
-    edge.steering.sweep(0)
+    edge.maps.fill(0, 0)
+
+    def heal(bucket: int, buckets: int) -> int:
+        edge.maps.owner_flows.update(SLOT, {"flows": 1, "unclaimed": 1})
+        return bucket + buckets
+
+    assert edge.steering.sweep(heal)
     await edge.server.end_silent(now + 500)
     assert first.id not in edge.steering.sessions
     assert second.id in edge.steering.sessions

@@ -8,6 +8,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from turnout.errors import KernelError
+from turnout.settings import Limits, Settings
 from turnout.signaling import upstream as upstream_module
 from turnout.signaling.ended import EndedSessions
 from turnout.signaling.policy import WhipPolicy
@@ -228,6 +229,19 @@ async def test_post_map_that_takes_no_more_leaves_nothing_behind(
     status, _, _ = await edge.post()
     assert status == 503
     assert edge.everything_asked_for() == set()
+
+
+async def test_post_to_an_edge_that_is_full_asks_no_transceiver(edge: Edge) -> None:
+    edge.steering.follow_settings(Settings(transceivers=2, limits=Limits(max_sessions=1)))
+    assert (await edge.post())[0] == 201
+
+    status, headers, body = await edge.post()
+
+    assert status == 503
+    assert "all it may have" in str(body)
+    assert "Retry-After" in headers
+    assert sum(transceiver.offers for transceiver in edge.transceivers) == 1
+    assert edge.steering.sessions_refused == 1
 
 
 async def test_post_client_that_hangs_up_leaves_nothing_behind(edge: Edge) -> None:

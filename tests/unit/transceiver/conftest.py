@@ -7,6 +7,16 @@ import pytest
 from unit.transceiver.process import Process, command, environment
 
 
+async def is_served(control: Path) -> bool:
+    """Tell whether somebody listens: the socket's file is there before that."""
+    try:
+        _, writer = await asyncio.open_unix_connection(control)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
 @pytest.fixture
 async def running(tmp_path: Path) -> AsyncIterator[Process]:
     control = tmp_path / "control.sock"
@@ -16,7 +26,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Process]:
     )
     try:
         async with asyncio.timeout(20):
-            while not control.exists():
+            while not await is_served(control):
                 assert process.returncode is None
                 await asyncio.sleep(0.02)
         yield Process(process, control)

@@ -19,7 +19,9 @@ from turnout.transceiver.app import AppFactory
 from turnout.transceiver.counters import Counters
 from turnout.transceiver.dtls import DtlsIdentity
 from turnout.transceiver.echo import Echo
-from turnout.transceiver.ice import Address, Credentials, Flow
+from turnout.transceiver.flow import Address, Flow
+from turnout.transceiver.handshakes import Handshakes
+from turnout.transceiver.ice import Credentials
 from turnout.transceiver.session import Session
 from turnout.transceiver.srtp import PROFILES, Srtp, split_keying_material
 from turnout.wire.dtls import build_datagrams
@@ -209,6 +211,7 @@ class Line:
     app: AppFactory = Echo
     now: float = 1000.0
     counters: Counters = field(default_factory=Counters)
+    handshakes: Handshakes = field(default_factory=Handshakes)
     probes: dict[bytes, Flow] = field(default_factory=dict)
     flows: dict[Address, Flow] = field(default_factory=dict)
     sent: list[Sent] = field(default_factory=list)

@@ -1,7 +1,7 @@
 import pytest
 
 from turnout.errors import WireError
-from turnout.transceiver.ice import FLOWS_MAX, PROBE_WAITS
+from turnout.transceiver.ice import FLOWS_MAX, PROBE_SECONDS, PROBE_WAITS
 from turnout.wire.stun import (
     BINDING_ERROR,
     BINDING_REQUEST,
@@ -127,10 +127,11 @@ def test_nomination_on_an_old_proof_is_probed_again() -> None:
     assert line.session.ice.selected is line.flows[CLIENT]
 
 
-def test_unanswered_probe_is_repeated_and_given_up() -> None:
+def test_unanswered_probe_of_a_proven_flow_is_repeated_and_given_up() -> None:
     line = Line()
-    first, _ = line.deliver(build_check())
-    repeated = probes_in(line.pass_time(sum(PROBE_WAITS) + 0.1))
+    line.prove()
+    (first,) = line.pass_time(5)
+    repeated = probes_in(line.pass_time(PROBE_SECONDS + 0.1))
     assert [one.data for one in repeated] == [first.data] * (len(PROBE_WAITS) - 1)
     assert not line.probes
 
@@ -165,6 +166,16 @@ def test_flows_past_the_cap_replace_the_longest_unused_but_not_the_selected() ->
     assert set(line.flows) == {CLIENT, *addresses[-(FLOWS_MAX - 1) :]}
     assert len(line.session.ice.flows) == FLOWS_MAX
     assert len(line.probes) == FLOWS_MAX - 1
+
+
+def test_flow_that_is_unproven_makes_room_before_one_that_is_proven() -> None:
+    line = Line()
+    line.prove()
+    line.prove(OTHER, nominate=False)
+    for port in range(1, FLOWS_MAX + 3):  # one captured check, sent again from here and there
+        line.now += 0.01
+        line.deliver(build_check(nominate=False), ("198.51.100.9", port))
+    assert {CLIENT, OTHER} < set(line.flows)
 
 
 def test_close_leaves_neither_flow_nor_probe() -> None:

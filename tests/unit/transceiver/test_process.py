@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ async def test_whip_mints_an_id_where_none_is_given(running: Process) -> None:
         pytest.param(b"\xff\xfe", SDP, 400, id="not UTF-8"),
         pytest.param(b"", SDP, 400, id="empty"),
         pytest.param(b"hello", SDP, 400, id="no SDP lines"),
-        pytest.param(b"v=0\r\n" + b"a=x\r\n" * 20000, SDP, 413, id="100 kB"),
+        pytest.param(b"v=0\r\n" + b"a=x\r\n" * 20000, SDP, 400, id="20,000 lines"),
+        pytest.param(b"v=0\r\n" + b"a" * (1 << 20), SDP, 413, id="1 MiB"),
         pytest.param(
             build_offer().replace("opus/48000/2", "speex/8000").encode(), SDP, 406, id="no codec"
         ),
@@ -66,7 +68,8 @@ async def test_whip_mints_an_id_where_none_is_given(running: Process) -> None:
 async def test_whip_bad_request_is_told_why(
     running: Process, body: bytes, headers: dict[str, str], status: int
 ) -> None:
-    async with running.http() as http, http.post("/whip", data=body, headers=headers) as response:
+    sent = BytesIO(body)
+    async with running.http() as http, http.post("/whip", data=sent, headers=headers) as response:
         assert response.status == status
         assert response.content_type == "application/problem+json"
         problem = json.loads(await response.text())

@@ -108,6 +108,14 @@ async def test_put_settings_changes_vips_and_log_level(running: Process) -> None
         assert sorted((await response.json())["vips"]) == [ONE, TWO]
 
 
+async def test_put_settings_changes_the_limit_of_handshakes_and_leaves_it(running: Process) -> None:
+    async with running.http() as http:
+        for handshakes, holds in ({}, 100), ({"handshakes": 7}, 7), ({}, 7):
+            wanted = {"vips": [ONE], "log_level": "info", **handshakes}
+            async with http.put("/settings", json=wanted) as response:
+                assert (await response.json())["handshakes"] == holds
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -118,6 +126,8 @@ async def test_put_settings_changes_vips_and_log_level(running: Process) -> None
         b'{"vips": 7, "log_level": "info"}',
         b'{"vips": ["127.0.0.1"]}',
         b'{"vips": ["127.0.0.1"], "log_level": "loud"}',
+        b'{"vips": ["127.0.0.1"], "log_level": "info", "handshakes": -1}',
+        b'{"vips": ["127.0.0.1"], "log_level": "info", "handshakes": "7"}',
         b'{"vips": ["127.0.0.1"], "log_level": ["info"]}',
     ],
 )

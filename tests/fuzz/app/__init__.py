@@ -1,0 +1,1 @@
+"""What the fuzzing of the transceiver and of the doors is made of; see transceiver.py, doors.py."""
