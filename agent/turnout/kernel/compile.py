@@ -29,7 +29,7 @@ METERS = 1 << 13
 
 # bpf/abi.h BUCKET_PLACES.
 _BUCKET_PLACES = 7
-# 64 bytes a flow with its details; full to that number it refuses 2 in 10,000 (decision 0005).
+# 64 bytes a flow with its details; full to that number it refuses 4 in 10,000 (decision 0005).
 _LOAD_PER_MILLE = 776
 
 _INCLUDE = re.compile(r'^#include "([^"]+)"$')
