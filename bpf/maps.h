@@ -38,9 +38,7 @@ BPF_PERCPU_ARRAY(scratch_ufrag, struct scratch_ufrag, 1);
 
 /* A STUN message that is verified, and SHA-1's work on it. DTLS in STUN makes them this long. */
 #define MESSAGE_BYTES_MAX 1400
-#ifndef MESSAGE_BLOCKS_MAX
 #define MESSAGE_BLOCKS_MAX ((MESSAGE_BYTES_MAX + 8) / 64 + 1)
-#endif
 struct scratch_message {
 	__u8 byte[2048 + 128]; /* as far as masked offsets and the padding may point */
 	__u64 len;
