@@ -25,7 +25,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 LOAD_SECONDS = 120
 EDGE_SECONDS = 300
 PROVISION_SECONDS = 60
-TESTS_SECONDS = 420
+TESTS_SECONDS = 600
 
 LOAD_STEP: dict[str, Any] = {
     "name": "load",
