@@ -2,8 +2,9 @@
 /*
  * Turnout's programs, top to bottom. In (XDP): parse -> match and classify -> find the owner -> learn
  * -> hand over. Out (TC egress): parse -> match -> heal -> rewrite the source. And what sweeps the
- * flow table. One header a stage. Compiled with bcc by agent/turnout/kernel/compile.py, which joins the headers into one
- * text, because bcc resolves map calls in the main file only.
+ * flow table, and what moves a flow to its session's new owner. One header a stage. Compiled with
+ * bcc by agent/turnout/kernel/compile.py, which joins the headers into one text, because bcc
+ * resolves map calls in the main file only.
  */
 #include <uapi/asm-generic/errno-base.h>
 #include <uapi/linux/bpf.h>
@@ -31,6 +32,7 @@
 #include "icmp.h"
 #include "return.h"
 #include "sweep.h"
+#include "handoff.h"
 
 static __always_inline int steer(struct xdp_md *ctx, struct packet *p)
 {
@@ -129,5 +131,17 @@ int sweep(struct xdp_md *ctx)
 
 	if ((void *)(cursor + 1) <= (void *)(long)ctx->data_end)
 		sweep_buckets(cursor);
+	return XDP_PASS;
+}
+
+int follow(struct xdp_md *ctx)
+{
+	struct hand_off *hand_off = (void *)(long)ctx->data;
+	const struct settings *host;
+	int zero = 0;
+
+	host = settings.lookup(&zero);
+	if (host && (void *)(hand_off + 1) <= (void *)(long)ctx->data_end)
+		hand_off->followed = follow_session(hand_off, host);
 	return XDP_PASS;
 }

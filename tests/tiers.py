@@ -41,13 +41,15 @@ class Tier:
         if self.name == "vm":
             return [sys.executable, "-m", "vm", "6.1", "--report", str(self.report)]
         pytest = [sys.executable, "-m", "pytest", "-q", "-o", "cache_dir=.cache/pytest"]
-        return [*pytest, f"--junitxml={self.report}", f"tests/{self.name}", *arguments]
+        # Its tests wait more than they work, each file in laboratories of its own.
+        spread = ["-n", "2", "--dist", "loadfile"] if self.name == "system" else []
+        return [*pytest, *spread, f"--junitxml={self.report}", f"tests/{self.name}", *arguments]
 
 
 TIERS = (
     Tier("unit", 300),
     Tier("datapath", 300),
-    Tier("system", 900),
+    Tier("system", 1200),
     Tier("interop", 600),
     Tier("vm", 900),
 )

@@ -11,29 +11,40 @@ from typing import Any
 
 from aiohttp import ClientPayloadError, web
 
+from turnout.draining import Drains
 from turnout.errors import (
+    OwnerDraining,
     SignalingError,
     SteeringError,
     UfragInUse,
     UnknownOwner,
     UnknownSession,
 )
+from turnout.handoff import HandOffs
 from turnout.signaling.problem import build_problem_middleware
 from turnout.steering import Owner, Session, Steering
 from turnout.wire.sdp import ICE_PWD, ICE_UFRAG
 
 BODY_MOST_BYTES = 64 * 1024
+DEADLINE_MOST_S = 7 * 24 * 3600
 
 _DOORS = (
     "GET /status, GET and POST /owners, DELETE /owners/<slot>, "
+    "GET /drains, POST and DELETE /owners/<slot>/drain, "
+    "POST /owners/<slot>/hand-off, "
     "GET and POST /sessions, DELETE /sessions/<id>"
 )
 _ICE_CHARACTERS = "characters of A-Z a-z 0-9 + /"
 
 
-def build_api(steering: Steering, status: Callable[[], dict[str, Any]]) -> web.Application:
+def build_api(
+    steering: Steering,
+    drains: Drains,
+    hand_offs: HandOffs,
+    status: Callable[[], dict[str, Any]],
+) -> web.Application:
     """Build the application; `status` gives what GET /status answers."""
-    api = _Api(steering, status)
+    api = _Api(steering, drains, hand_offs, status)
     app = web.Application(
         middlewares=[build_problem_middleware(_DOORS)], client_max_size=BODY_MOST_BYTES
     )
@@ -41,6 +52,10 @@ def build_api(steering: Steering, status: Callable[[], dict[str, Any]]) -> web.A
     app.router.add_get("/owners", api.get_owners)
     app.router.add_post("/owners", api.post_owner)
     app.router.add_delete("/owners/{slot}", api.delete_owner)
+    app.router.add_get("/drains", api.get_drains)
+    app.router.add_post("/owners/{slot}/drain", api.post_drain)
+    app.router.add_delete("/owners/{slot}/drain", api.delete_drain)
+    app.router.add_post("/owners/{slot}/hand-off", api.post_hand_off)
     app.router.add_get("/sessions", api.get_sessions)
     app.router.add_post("/sessions", api.post_session)
     app.router.add_delete("/sessions/{id}", api.delete_session)
@@ -48,8 +63,16 @@ def build_api(steering: Steering, status: Callable[[], dict[str, Any]]) -> web.A
 
 
 class _Api:
-    def __init__(self, steering: Steering, status: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        steering: Steering,
+        drains: Drains,
+        hand_offs: HandOffs,
+        status: Callable[[], dict[str, Any]],
+    ) -> None:
         self._steering = steering
+        self._drains = drains
+        self._hand_offs = hand_offs
         self._status = status
 
     async def get_status(self, _request: web.Request) -> web.Response:
@@ -84,6 +107,38 @@ class _Api:
         self._steering.remove_owner(owner.slot)
         return web.json_response(record)
 
+    async def get_drains(self, _request: web.Request) -> web.Response:
+        return web.json_response(self._drains.describe())
+
+    async def post_drain(self, request: web.Request) -> web.Response:
+        slot = _parse_slot(request.match_info["slot"])
+        body = await _read_object(request, ("deadline_seconds",))
+        seconds = _whole_number(body, "deadline_seconds", 0, DEADLINE_MOST_S)
+        return self._drain_reply(slot, lambda: self._drains.start(slot, seconds))
+
+    async def delete_drain(self, request: web.Request) -> web.Response:
+        slot = _parse_slot(request.match_info["slot"])
+        return self._drain_reply(slot, lambda: self._drains.lift(slot))
+
+    async def post_hand_off(self, request: web.Request) -> web.Response:
+        slot = _parse_slot(request.match_info["slot"])
+        body = await _read_object(request, ("to",))
+        to = None if body["to"] is None else _whole_number(body, "to", 0, 65535)
+        try:
+            return web.json_response(await self._hand_offs.move_all(slot, to))
+        except UnknownOwner as error:
+            raise SignalingError(404, "No such owner", str(error)) from error
+        except SteeringError as error:
+            raise SignalingError(409, "Nothing to hand over", str(error)) from error
+
+    def _drain_reply(self, slot: int, act: Callable[[], dict[str, Any]]) -> web.Response:
+        try:
+            return web.json_response(act())
+        except UnknownOwner as error:
+            raise SignalingError(404, "No such owner", f"slot {slot}: no owner has it") from error
+        except SteeringError as error:
+            raise SignalingError(409, "Nothing to drain", str(error)) from error
+
     async def get_sessions(self, _request: web.Request) -> web.Response:
         sessions = self._steering.sessions.values()
         return web.json_response([_session_record(session) for session in sessions])
@@ -105,6 +160,9 @@ class _Api:
         except UnknownOwner as error:
             slots = ", ".join(map(str, self._steering.owners)) or "none yet"
             raise _invalid("owner", str(slot), f"the slot of an owner: {slots}") from error
+        except OwnerDraining as error:
+            detail = f"{error}: name another owner, or lift the drain"
+            raise SignalingError(409, "Owner is drained", detail) from error
         except SteeringError as error:
             raise SignalingError(503, "Session not taken", str(error)) from error
         return web.json_response(_session_record(session), status=201)

@@ -10,13 +10,13 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from turnout.errors import TurnoutError
-from turnout.kernel.process import die_with_parent
+from turnout.installation import Installation
+from turnout.privileges import die_with_parent
 from turnout.rundir import ProcessId
 
 log = logging.getLogger(__name__)
@@ -44,13 +44,24 @@ def how_it_ended(returncode: int) -> str:
 class Child:
     """One child process and, once it runs, its pid file."""
 
-    def __init__(self, name: str, arguments: Sequence[str], pid_file: Path) -> None:
-        """`arguments` follow the interpreter, e.g. ("-m", "turnout", "agent")."""
+    def __init__(
+        self, name: str, arguments: Sequence[str], pid_file: Path, *, is_trusted: bool = True
+    ) -> None:
+        """`arguments` follow the interpreter, e.g. ("-m", "turnout", "agent").
+
+        One that is not trusted is not told of root's environment.
+        """
         self.name = name
+        self._is_trusted = is_trusted
         # May be changed while the child runs: the next start takes them.
         self.arguments = arguments
         self._pid_file = pid_file
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process that runs now."""
+        return None if self._process is None else self._process.pid
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal to the child, if it runs."""
@@ -62,9 +73,11 @@ class Child:
 
         `hurry` cuts the patience with a child that takes its time to end.
         """
+        installation = Installation.of(self._pid_file.parent)
         # PDEATHSIG is bound to the thread that forks: this must be the main one, for life.
         process = subprocess.Popen(  # noqa: ASYNC220 - returns when the fork has happened
-            (sys.executable, *self.arguments),
+            (installation.python, *self.arguments),
+            env=installation.environment if self._is_trusted else installation.bare_environment,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
             # The fork happens in the main thread while no other runs (PLW1509).

@@ -10,13 +10,16 @@ Results are the API's JSON as it is.
 import json
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-
-import aiohttp
+from typing import TYPE_CHECKING, Any, Self
 
 from turnout.errors import ApiError
 
+if TYPE_CHECKING:
+    import aiohttp
+
 TIMEOUT_S = 10.0
+# Some milliseconds a call, and a transceiver that hangs may cost seconds.
+HAND_OFF_S = 120.0
 
 Record = dict[str, Any]
 
@@ -29,6 +32,9 @@ class Client:
         self._http: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
+        # Late: it takes a fifth of a second, in which `run` has its children started already.
+        import aiohttp  # noqa: PLC0415
+
         self._http = aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(str(self._path)),
             timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
@@ -64,6 +70,35 @@ class Client:
         """End a registered owner and its sessions."""
         await self._request("DELETE", f"/owners/{slot}")
 
+    async def drain(self, slot: int, deadline_seconds: int) -> Record:
+        """Have an owner take no new sessions, and end those that are left at the deadline.
+
+        Returns the drain: slot, sessions (left), seconds_left, ended (why, "" while it goes on),
+        sessions_ended. Asked again, it gets the new deadline.
+        """
+        body = {"deadline_seconds": deadline_seconds}
+        record: Record = await self._request("POST", f"/owners/{slot}/drain", body)
+        return record
+
+    async def undrain(self, slot: int) -> Record:
+        """Have a drained owner take sessions again; returns the drain as it ended."""
+        record: Record = await self._request("DELETE", f"/owners/{slot}/drain")
+        return record
+
+    async def hand_off(self, slot: int, to: int | None = None) -> Record:
+        """Have a transceiver hand its live calls to another, to the slot `to` or to any.
+
+        Returns slot, moved (how many), stayed and lost: each a list of id and reason.
+        """
+        body = {"to": to}
+        record: Record = await self._request("POST", f"/owners/{slot}/hand-off", body, HAND_OFF_S)
+        return record
+
+    async def drains(self) -> list[Record]:
+        """Return every drain, those that are done too: they stand until they are lifted."""
+        records: list[Record] = await self._request("GET", "/drains")
+        return records
+
     async def sessions(self) -> list[Record]:
         """Return every session: id, owner (its slot), ufrag, kind."""
         records: list[Record] = await self._request("GET", "/sessions")
@@ -79,11 +114,20 @@ class Client:
         """End a session: nothing of it is steered any more."""
         await self._request("DELETE", f"/sessions/{session_id}")
 
-    async def _request(self, method: str, path: str, body: Record | None = None) -> Any:
+    async def _request(
+        self, method: str, path: str, body: Record | None = None, seconds: float = TIMEOUT_S
+    ) -> Any:
+        import aiohttp  # noqa: PLC0415 - as above
+
         if self._http is None:
             raise RuntimeError("use the client as `async with Client(socket) as client`")
         try:
-            async with self._http.request(method, f"http://agent{path}", json=body) as response:
+            async with self._http.request(
+                method,
+                f"http://agent{path}",
+                json=body,
+                timeout=aiohttp.ClientTimeout(total=seconds),
+            ) as response:
                 content = await response.read()
         except (aiohttp.ClientError, OSError) as error:
             raise ApiError(0, self._explain(error)) from error

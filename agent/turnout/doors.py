@@ -11,11 +11,13 @@ import socket
 import time
 from collections.abc import Collection
 from contextlib import ExitStack
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from turnout.errors import TurnoutError
-from turnout.metrics import Tally
 from turnout.settings import Address, Endpoint, Settings
+
+if TYPE_CHECKING:
+    from turnout.metrics import Tally  # and with it what only the agent needs
 
 # An IPv6 address cannot be bound while duplicate address detection runs, about 1 s after it came.
 ADDRESS_PATIENCE_S = 5.0
@@ -53,7 +55,7 @@ class SharedPorts:
     port is ours at every moment, and an address that comes back needs nothing from us.
     """
 
-    def __init__(self, port: int, tally: Tally) -> None:
+    def __init__(self, port: int, tally: "Tally") -> None:
         self._port = port
         self._tally = tally
         self._sockets: dict[Address, socket.socket] = {}

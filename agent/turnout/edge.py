@@ -9,23 +9,30 @@ takes over what it finds. While it lives it goes along with the host (netlink) a
 import asyncio
 import logging
 import signal
+import time
 from contextlib import ExitStack
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from turnout.accounts import needed_capabilities
 from turnout.api import build_api
 from turnout.attachments import Attachments
 from turnout.doors import SharedPorts, open_listener
+from turnout.draining import Drains
 from turnout.errors import KernelError, SettingsError, TurnoutError
+from turnout.handoff import HandOffs
 from turnout.host_news import tell_news
 from turnout.kernel.follow import Changes, HostPicture, default_vips, look
+from turnout.kernel.handoff import FollowProgram
 from turnout.kernel.maps import Maps
 from turnout.kernel.pins import Pins
 from turnout.kernel.sweep import SweepProgram
 from turnout.logs import set_log_level
 from turnout.metrics import EdgeCollector, Tally, build_metrics_app
+from turnout.notify import notify, serving
+from turnout.privileges import keep_only
 from turnout.settings import Address, Settings
 from turnout.signaling.door_metrics import DoorCollector
 from turnout.signaling.ended import EndedSessions
@@ -34,13 +41,16 @@ from turnout.signaling.media_server import build_media_servers
 from turnout.signaling.policy import TlsFiles, WhipPolicy
 from turnout.signaling.problem import build_problem_middleware
 from turnout.signaling.tls import TlsDoor
-from turnout.signaling.upstream import OfferTaker, Upstream
+from turnout.signaling.upstream import Upstream
 from turnout.signaling.whip import build_whip
 from turnout.status import Picture, build_status
 from turnout.steering import Steering
 from turnout.tasks import first_cause
 from turnout.transceiver_settings import TransceiverSettings
 from turnout.vips import Vips
+
+if TYPE_CHECKING:
+    from turnout.signaling.offer_taker import OfferTaker
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +71,13 @@ async def run_agent(settings: Settings) -> None:
     changes = Changes()
     loop.add_signal_handler(signal.SIGHUP, changes.announce)
     with ExitStack() as resources:
+        # What the maps' BTF says is told to CAP_SYS_ADMIN only: they come before it is given up,
+        # and that before the first thread.
+        maps = resources.enter_context(Maps.open(Pins(settings.bpffs, settings.instance)))
+        keep_only(needed_capabilities(settings))
         # In a thread: pyroute2 runs a loop of its own, which cannot be inside of this one.
         host = await asyncio.to_thread(look)
-        edge = Edge(settings, host, changes, resources)
+        edge = Edge(settings, maps, host, changes, resources)
         await asyncio.to_thread(edge.attach)
         try:
             await edge.serve()
@@ -77,17 +91,22 @@ class Edge:
     """What the agent holds: sockets, maps, steering."""
 
     def __init__(
-        self, settings: Settings, host: HostPicture, changes: Changes, resources: ExitStack
+        self,
+        settings: Settings,
+        maps: Maps,
+        host: HostPicture,
+        changes: Changes,
+        resources: ExitStack,
     ) -> None:
-        """Open the doors and the maps; `resources` closes them. Raises TurnoutError."""
+        """Open the doors; `resources` closes them. Raises TurnoutError."""
         self._settings = settings
         self._host = host
         self._changes = changes
         self._tally = Tally()
         self._shared_ports = resources.enter_context(SharedPorts(settings.shared_port, self._tally))
-        pins = Pins(settings.bpffs, settings.instance)
+        self._pins = pins = Pins(settings.bpffs, settings.instance)
         self._attachments = Attachments(pins)
-        self._maps = resources.enter_context(Maps.open(pins))
+        self._maps = maps
         self._sweeper = resources.enter_context(SweepProgram.open(pins))
         self._vips = Vips(self._maps, self._shared_ports)
         self._vips.start(settings, host.addresses)
@@ -99,6 +118,11 @@ class Edge:
         self._media_servers = build_media_servers(settings, self._steering)
         self._takers: dict[int, OfferTaker] = dict(self._media_servers)  # and all of ours
         self._ended = EndedSessions()
+        # Before anybody speaks up: a transceiver that still drains must not look active in between.
+        drains_file = settings.runtime / "drains.json"
+        self._drains = Drains(self._steering, self._takers, self._ended, drains_file)
+        follow = resources.enter_context(FollowProgram.open(pins))
+        self._hand_offs = HandOffs(self._steering, self._upstreams, follow.run, self._ended)
         files = _tls_files(settings)
         self._tls = None if files is None else TlsDoor(files)
         self._doors: dict[str, HttpDoor] = {}
@@ -111,6 +135,9 @@ class Edge:
         """
         wanted = [name for name in self._interfaces() if name in self._host.links]
         self._attachments.attach(self._settings, wanted)
+        # Of an upgrade that was killed after its first swap, or of a run before.
+        for name in self._pins.remove_other_versions():
+            log.info("unpinned what was left of %s", name)
 
     async def serve(self) -> None:
         """Run everything until cancelled; what fails takes all of it down."""
@@ -119,6 +146,7 @@ class Edge:
             run = group.create_task
             run(self._shared_ports.discard(), name="shared ports")
             run(self._sweep(), name="sweep")
+            run(self._drains.run(), name="drains")
             run(self._changes.listen(), name="netlink")
             run(self._follow(), name="follow")
             self._follow_transceivers()
@@ -134,8 +162,23 @@ class Edge:
             self._doors["metrics"] = HttpDoor(metrics, self._metrics)
             for name, door in self._doors.items():
                 run(door.serve(), name=name)
-            api = build_api(self._steering, self._status)
-            run(_serve(api, self._settings.api_socket), name="api")
+            api = build_api(self._steering, self._drains, self._hand_offs, self._status)
+            run(self._serve_api(api), name="api")
+
+    async def _serve_api(self, api: web.Application) -> None:
+        """Serve the local API, the last of the doors: once it is open, all of them are."""
+        runner = web.AppRunner(api, access_log=None, shutdown_timeout=SHUTDOWN_PATIENCE_S)
+        await runner.setup()
+        try:
+            await web.UnixSite(runner, str(self._settings.api_socket)).start()
+            async with serving(self._summary):
+                await asyncio.get_running_loop().create_future()
+        finally:
+            await runner.cleanup()
+
+    def _summary(self) -> str:
+        up = sum(owner.state != "down" for owner in self._steering.owners.values())
+        return f"{up} owners, {len(self._steering.sessions)} sessions"
 
     def _candidates(self) -> list[tuple[str, int]]:
         return self._settings.candidates(self._vips.offered)
@@ -199,6 +242,7 @@ class Edge:
         if settings == running:
             return
         log.info("takes over new settings")
+        notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         self._settings = settings
         set_log_level(settings.log_level)
         files = _tls_files(settings)
@@ -206,6 +250,7 @@ class Edge:
             self._tls.follow(files)
         self._steering.follow_settings(settings)
         self._follow_transceivers()
+        notify("READY=1")
 
     def _follow_transceivers(self) -> None:
         """Have an upstream for each of our transceivers."""
@@ -223,13 +268,18 @@ class Edge:
             self._attachments.picture,
             self._tally,
             vips=self._vips,
+            drains=self._drains.describe(),
         )
 
     def _registry(self) -> CollectorRegistry:
         registry = CollectorRegistry()
         registry.register(
             EdgeCollector(
-                self._maps, self._steering, self._tally, lambda: self._attachments.picture
+                self._maps,
+                self._steering,
+                self._tally,
+                lambda: self._attachments.picture,
+                self._drains,
             )
         )
         registry.register(DoorCollector(self._doors))
@@ -245,14 +295,3 @@ def _tls_files(settings: Settings) -> TlsFiles | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     return TlsFiles(settings.tls_cert, settings.tls_key)
-
-
-async def _serve(app: web.Application, door: Path) -> None:
-    """Serve an application on a UNIX socket at a path, for ever."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_PATIENCE_S)
-    await runner.setup()
-    try:
-        await web.UnixSite(runner, str(door)).start()
-        await asyncio.get_running_loop().create_future()
-    finally:
-        await runner.cleanup()

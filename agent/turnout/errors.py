@@ -7,11 +7,13 @@
     │   ├── HeadersError          no kernel headers to compile with
     │   ├── CompileError          clang refused bpf/steer.c
     │   ├── VerifierError         the kernel refused the program
+    │   ├── SelfTestError         the program does not do with known packets what it should
     │   ├── LayoutError           a pinned map is not what this version expects
     │   └── AttachError
     │       ├── ForeignProgram    somebody else's XDP program is in place
     │       └── StackedDevices    one interface carries another
     ├── SteeringError
+    │   ├── OwnerDraining         that owner takes no new sessions
     │   ├── UfragInUse            that ufrag belongs to a living session
     │   ├── UnknownOwner
     │   └── UnknownSession
@@ -55,6 +57,10 @@ class VerifierError(KernelError):
     """The kernel refused the program; the message ends with the verifier's last lines."""
 
 
+class SelfTestError(KernelError):
+    """The program does not do with known packets what it should."""
+
+
 class LayoutError(KernelError):
     """A pinned map has another type, size or layout than this version's."""
 
@@ -73,6 +79,10 @@ class StackedDevices(AttachError):
 
 class SteeringError(TurnoutError):
     """A session or owner cannot be what was asked."""
+
+
+class OwnerDraining(SteeringError):
+    """The owner is drained: it keeps what it has and takes nothing new."""
 
 
 class UfragInUse(SteeringError):

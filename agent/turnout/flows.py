@@ -1,4 +1,4 @@
-"""The kernel's flow table, as the agent looks at it: swept, counted by owner, read.
+"""The kernel's flow table, as the agent looks at it: swept, counted by owner, handed over, read.
 
 The kernel learns, moves, heals and removes flows; a dead one that stays for a while does no harm.
 So the table, which may hold a million of them, is swept a slice at a time between other work: by
@@ -7,7 +7,12 @@ the kernel, when the agent says so. Steering owns it, the edge's loop drives the
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
+
+from turnout.kernel.handoff import FlowToMove
+from turnout.ownership import Owner
+from turnout.wire.mapped_address import parse_mapped
 
 if TYPE_CHECKING:
     from turnout.kernel.maps import Maps, Record
@@ -17,6 +22,10 @@ SLICE_BUCKETS = 2048
 
 # (first bucket, how many) -> the bucket that is next: kernel/sweep.py SweepProgram.run
 Sweep = Callable[[int, int], int]
+# (hash of the session's ufrag, flow) -> whether it was there: kernel/handoff.py FollowProgram.run
+Follow = Callable[[int, FlowToMove], bool]
+# (VIP, client address, client port)
+Way = tuple[str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,7 @@ class FlowTable:
     """The maps `flows`, `flow_details` and `owner_flows`."""
 
     def __init__(self, maps: "Maps") -> None:
+        self._settings = maps.settings
         self._buckets = maps.flows
         self._details = maps.flow_details
         self._counts = maps.owner_flows
@@ -63,6 +73,22 @@ class FlowTable:
         counted = ((slot, self._counts.lookup(slot)) for slot in self._counting)
         self._by_owner = {slot: OwnerFlows(**one) for slot, one in counted if one is not None}
         return True
+
+    def move(
+        self, run: Follow, ufrag_hashes: Iterable[int], ways: Iterable[Way], before: Owner
+    ) -> int:
+        """Have a session's flows follow it from the owner `before`; returns how many did.
+
+        The session's entries, one for each of the hashes, name the new one already.
+        """
+        record = self._settings.lookup(0) or {"vips": []}
+        vips = list(map(parse_mapped, record["vips"]))
+        flows = [
+            FlowToMove(client, port, vips.index(ip_address(vip)), before.slot, before.generation)
+            for vip, client, port in ways
+            if ip_address(vip) in vips
+        ]
+        return sum(run(ufrag_hash, flow) for ufrag_hash in ufrag_hashes for flow in flows)
 
     def is_held(self, reference: int, ufrag_hash: int, session_id: int) -> bool:
         """Tell whether a flow that a session noted is still its own.

@@ -6,10 +6,10 @@ the flow keys keep their values for as long, because sessions and flows are hash
 
 import secrets
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 from turnout.settings import VIPS_MAX, Address, Settings
+from turnout.wire.mapped_address import build_mapped, parse_mapped
 
 if TYPE_CHECKING:
     from turnout.kernel.maps import Maps, Record
@@ -20,19 +20,6 @@ _TICK_SECONDS = (2**30, 10**9)
 _FLOW_KEYS = 6  # bpf/abi.h: multipliers of the five words of a flow's key, and what is added
 
 
-def packed(vip: Address) -> bytes:
-    """Return the 16 bytes of an address as maps hold it, IPv4 v4-mapped (RFC 4291 2.5.5.2)."""
-    if isinstance(vip, IPv4Address):
-        return bytes(10) + b"\xff\xff" + vip.packed
-    return vip.packed
-
-
-def unpacked(data: bytes) -> Address:
-    """Return the address behind 16 bytes of a map."""
-    address = IPv6Address(data)
-    return address.ipv4_mapped or address
-
-
 def place_vips(held: Sequence[bytes], vips: Sequence[Address]) -> tuple[list[bytes], int]:
     """Return the VIPs by index and the mask of those in use, `held` being what the map has.
 
@@ -40,7 +27,7 @@ def place_vips(held: Sequence[bytes], vips: Sequence[Address]) -> tuple[list[byt
     is none, that of a VIP that is no longer wanted.
     """
     places = [*held, *[_UNUSED] * (VIPS_MAX - len(held))]
-    wanted = [packed(vip) for vip in vips]
+    wanted = [build_mapped(vip) for vip in vips]
     for vip in wanted:
         if vip in places:
             continue
@@ -54,7 +41,7 @@ def place_vips(held: Sequence[bytes], vips: Sequence[Address]) -> tuple[list[byt
 def vips_in_use(record: "Record") -> list[Address]:
     """Return the VIPs that the kernel steers, from the record of the settings map."""
     return [
-        unpacked(place)
+        parse_mapped(place)
         for index, place in enumerate(record["vips"])
         if record["vip_mask"] >> index & 1
     ]

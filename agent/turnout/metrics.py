@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from turnout import __version__
 from turnout.errors import KernelError
-from turnout.ownership import STATES
+from turnout.ownership import DRAIN_REASONS, STATES
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -81,6 +81,21 @@ class Steered(Protocol):
         """Sessions of one owner."""
 
 
+class Drained(Protocol):
+    """What of Drains is shown."""
+
+    @property
+    def ended(self) -> Mapping[str, int]:
+        """How many drains are over, by reason."""
+
+    @property
+    def sessions_ended(self) -> int:
+        """Sessions that a deadline ended."""
+
+    def describe(self) -> Sequence[Mapping[str, Any]]:
+        """Every drain, with slot, sessions and seconds_left."""
+
+
 @dataclass(slots=True)
 class Tally:
     """What the agent itself counts; the edge adds, the collector shows."""
@@ -98,12 +113,14 @@ class EdgeCollector(Collector):
         steering: Steered,
         tally: Tally,
         interfaces: Callable[[], Sequence[Mapping[str, Any]]],
+        drains: Drained,
     ) -> None:
         """Take the sources; `interfaces` gives those of the status picture."""
         self._maps = maps
         self._steering = steering
         self._tally = tally
         self._interfaces = interfaces
+        self._drains = drains
 
     def describe(self) -> "Iterable[Metric]":
         """Nothing: the names come from the maps, and registering must not read them."""
@@ -118,6 +135,7 @@ class EdgeCollector(Collector):
                 self._tally.scrape_errors += 1
                 log.warning("scrape: %s cannot be read: %s", part.__name__.lstrip("_"), error)
         yield from self._owners_and_sessions()
+        yield from self._drained()
         yield from self._agent()
 
     def _kernel_counters(self) -> "Iterable[Metric]":
@@ -168,6 +186,33 @@ class EdgeCollector(Collector):
             "turnout_flows",
             "Flows in the table at the end of the last complete sweep.",
             value=self._steering.flows_seen,
+        )
+
+    def _drained(self) -> "Iterable[Metric]":
+        left = GaugeMetricFamily(
+            "turnout_drain_sessions", "Sessions a drained owner still has.", labels=("slot",)
+        )
+        seconds = GaugeMetricFamily(
+            "turnout_drain_deadline_left_seconds",
+            "Seconds until what is left of a drained owner's sessions is ended.",
+            labels=("slot",),
+        )
+        for drain in self._drains.describe():
+            slot = (str(drain["slot"]),)
+            left.add_metric(slot, drain["sessions"])
+            seconds.add_metric(slot, drain["seconds_left"])
+        yield left
+        yield seconds
+        over = CounterMetricFamily(
+            "turnout_drains_ended", "Drains that are over, by how.", labels=("reason",)
+        )
+        for reason in DRAIN_REASONS:
+            over.add_metric((reason,), self._drains.ended.get(reason, 0))
+        yield over
+        yield CounterMetricFamily(
+            "turnout_drain_sessions_ended",
+            "Sessions that were ended because a drain's deadline had come.",
+            value=self._drains.sessions_ended,
         )
 
     def _agent(self) -> "Iterable[Metric]":

@@ -13,6 +13,8 @@ from turnout.wire.sdp import IceCredentials
 # bpf/abi.h enum owner_state
 STATES = {"down": 0, "active": 1, "draining": 2}
 STATE_NAMES = {number: name for name, number in STATES.items()}
+# How a drain is over: the owner was empty, its time was up, it was lifted, its owner has gone.
+DRAIN_REASONS = ("empty", "deadline", "undrained", "owner_gone")
 GENERATIONS = 255  # 8 bits, and 0 is nobody
 NOBODY: Mapping[str, int] = MappingProxyType({"slot": 0, "generation": 0})
 

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 
+from turnout.accounts import find_account
 from turnout.client import Client
 from turnout.doors import wait_for_vips
 from turnout.errors import ApiError
@@ -41,6 +42,9 @@ async def prepare_reload(running: Settings, read: Callable[[], Settings]) -> Rel
     """Read and check the settings of now; changes nothing. Raises TurnoutError."""
     # In a thread: filling in the host's defaults asks netlink, which runs a loop of its own.
     wanted = await asyncio.to_thread(read)
+    if wanted.transceivers:
+        # Who is started again after this is started as that user: it must not have gone meanwhile.
+        find_account(running.transceiver_user)
     new = tuple(vip for vip in wanted.vips if vip not in running.vips)
     if new:
         await asyncio.to_thread(wait_for_vips, wanted.replace(vips=new, advertise=()))

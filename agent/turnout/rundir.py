@@ -4,20 +4,29 @@
 what they name, but only what is still the process that was written down: a pid is used again.
 """
 
+import asyncio
 import contextlib
 import fcntl
 import os
 import select
 import shutil
 import signal
-from collections.abc import Iterator
+import subprocess
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from turnout.errors import TurnoutError
+from turnout.files import write_whole
 
 RUN_PID = "run.pid"
+AGENT_PID = "agent.pid"
+_UPGRADE_LOCK = "upgrade.lock"
+_UPGRADE_PID = "upgrade.pid"
+_UPGRADE_END_S = 2.0
+_LOOK_PAUSE_S = 0.1
+_UNIT = "unit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +67,7 @@ class ProcessId:
 
     def write(self, path: Path) -> None:
         """Write the pid file in one piece."""
-        part = path.with_suffix(".part")
-        part.write_text(f"{self.pid}\n{self.started}\n", encoding="ascii")
-        part.replace(path)
+        write_whole(path, f"{self.pid}\n{self.started}\n")
 
     def is_ours(self) -> bool:
         """Tell whether this very process is alive and runs turnout."""
@@ -70,7 +77,7 @@ class ProcessId:
             return False
         return b"turnout" in command and ProcessId.of(self.pid) == self
 
-    def stop(self, patience_s: float) -> bool:
+    def stop(self, patience_s: float, first: signal.Signals = signal.SIGTERM) -> bool:
         """End the process: SIGTERM, after `patience_s` SIGKILL. False if there was none of ours."""
         try:
             handle = os.pidfd_open(self.pid)
@@ -82,7 +89,7 @@ class ProcessId:
                 return False
             ended = select.poll()
             ended.register(handle, select.POLLIN)
-            for number, wait_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, 5.0)):
+            for number, wait_s in ((first, patience_s), (signal.SIGKILL, 5.0)):
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(handle, number)
                 if ended.poll(wait_s * 1000):
@@ -106,11 +113,113 @@ def hold(runtime: Path, instance: str) -> Iterator[None]:
         os.close(handle)
 
 
+@contextlib.contextmanager
+def upgrade_alone(runtime: Path, instance: str) -> Iterator[None]:
+    """Keep other upgrades from running, and agents from starting, until this one is through.
+
+    The kernel lets go of the lock when its holder is killed. Raises TurnoutError.
+    """
+    try:
+        handle = _open_upgrade_lock(runtime)
+    except FileNotFoundError as error:
+        raise TurnoutError(f"instance {instance} was ended just now") from error
+    try:
+        if not _take(handle, fcntl.LOCK_EX):
+            raise TurnoutError(
+                f"instance {instance} is being started, upgraded or ended just now: "
+                "try again when that is over"
+            )
+        ProcessId.mine().write(runtime / _UPGRADE_PID)
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            if ProcessId.read(runtime / _UPGRADE_PID) == ProcessId.mine():
+                (runtime / _UPGRADE_PID).unlink()
+        os.close(handle)
+
+
+@contextlib.asynccontextmanager
+async def starting(runtime: Path) -> AsyncIterator[None]:
+    """Keep upgrades from beginning while an edge comes up; one that goes on is waited for."""
+    handle = _open_upgrade_lock(runtime)
+    try:
+        # Shared: the agent, which waits for upgrades too, starts meanwhile.
+        while not _take(handle, fcntl.LOCK_SH):  # noqa: ASYNC110 - a lock tells nobody
+            await asyncio.sleep(_LOOK_PAUSE_S)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def ending(runtime: Path) -> Iterator[list[str]]:
+    """Keep upgrades out while an edge is taken down; one that goes on is ended, as it may be.
+
+    Yields what was ended, a line each.
+    """
+    handle = _open_upgrade_lock(runtime)
+    ended = []
+    try:
+        if not _take(handle, fcntl.LOCK_EX):
+            upgrade = ProcessId.read(runtime / _UPGRADE_PID)
+            if upgrade is not None and upgrade.stop(_UPGRADE_END_S):
+                ended.append(f"ended process {upgrade.pid} (upgrade)")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield ended
+    finally:
+        os.close(handle)
+
+
+def wait_for_upgrade(runtime: Path) -> None:
+    """Return once no upgrade is going on: it must not change under whoever starts."""
+    with contextlib.suppress(FileNotFoundError):
+        handle = os.open(runtime / _UPGRADE_LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        finally:
+            os.close(handle)
+
+
+def mark_unit(runtime: Path, unit: str) -> None:
+    """Note the systemd unit that has set this instance up."""
+    (runtime / _UNIT).write_text(unit, encoding="ascii")
+
+
+def active_unit(runtime: Path) -> str | None:
+    """Return the systemd unit that keeps this instance up, None where none does."""
+    try:
+        unit = (runtime / _UNIT).read_text(encoding="ascii")
+        asked = subprocess.run(("systemctl", "is-active", "--quiet", unit), check=False)
+    except FileNotFoundError:
+        return None
+    return unit if asked.returncode == 0 else None
+
+
+def refuse_unit(runtime: Path, instance: str) -> None:
+    """Raise TurnoutError if systemd keeps this instance up: it would start again what we end."""
+    unit = active_unit(runtime)
+    if unit is not None:
+        edge = unit.replace("-loader", "")
+        raise TurnoutError(f"instance {instance} is run by systemd: `systemctl stop {edge}` first")
+
+
 def remove(runtime: Path) -> None:
     """Remove the runtime directory, and the one above when no other instance is there."""
     shutil.rmtree(runtime)
     with contextlib.suppress(OSError):
         runtime.parent.rmdir()
+
+
+def _open_upgrade_lock(runtime: Path) -> int:
+    return os.open(runtime / _UPGRADE_LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _take(handle: int, kind: int) -> bool:
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _lock(runtime: Path, instance: str) -> int:

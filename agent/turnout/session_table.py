@@ -77,6 +77,8 @@ class SessionTable:
         for ufrag_hash in has:
             self.orphans.pop(ufrag_hash, None)
             self._by_hash[ufrag_hash] = session.id
+        if before is not None and before.slot != owner.slot:
+            del self._by_slot[before.slot][session.id]
         self.by_id[session.id] = session
         self._by_slot.setdefault(owner.slot, {})[session.id] = session
 
@@ -126,6 +128,11 @@ class SessionTable:
             self._entries.delete(ufrag_hash)
             del self.orphans[ufrag_hash]
         return len(ending) + len(lost)
+
+    def orphans_of(self, slot: int) -> list[str]:
+        """Return the first half of the id of every unconfirmed session of one owner."""
+        found = {orphan.kernel_id for orphan in self.orphans.values() if orphan.slot == slot}
+        return [f"{kernel_id:016x}" for kernel_id in sorted(found)]
 
     def drop_orphan(self, session_id: str) -> Session | None:
         """End what an earlier agent left under that id; None if there is nothing."""

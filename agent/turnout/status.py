@@ -102,6 +102,7 @@ def build_status(
     tally: "Tally",
     *,
     vips: "Vips",
+    drains: Sequence[Picture] = (),
 ) -> Picture:
     """Return the picture of an edge whose agent is alive."""
     sessions = {slot: len(steering.owner_sessions(slot)) for slot in steering.owners}
@@ -118,6 +119,7 @@ def build_status(
         "http": str(settings.http),
         "metrics": str(settings.metrics),
         "owners": _owners(maps, steering.owners.values(), sessions),
+        "drains": list(drains),
         "confirmed_owners": sorted(steering.confirmed),
         "unconfirmed_sessions": steering.unconfirmed,
         "flows": steering.flows_seen,

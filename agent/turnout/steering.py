@@ -1,5 +1,6 @@
 """Who owns what: the one writer of the kernel's `sessions`, `owners` and `lanes`.
 
+It decides; session_table.py and owner_table.py, which only it has, write what it decided.
 Signaling and the local API call it from the agent's event loop; every method is synchronous and
 the kernel steers by the new state when it returns. What the maps hold from an earlier agent is
 adopted: packets flow on. A transceiver's hello says which of its sessions live, the others go;
@@ -13,23 +14,18 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from turnout.adoption import adopt
-from turnout.errors import SteeringError, UfragInUse, UnknownOwner, UnknownSession
-from turnout.flows import FlowTable, OwnerFlows, Sweep
-from turnout.kernel_settings import edge_key_bytes
-from turnout.ownership import (
-    GENERATIONS,
-    NOBODY,
-    STATES,
-    Owner,
-    Session,
-    free_slot_record,
-    kernel_session_id,
-    mint_session_id,
-    owner_id_record,
-    owner_record,
+from turnout.errors import (
+    OwnerDraining,
+    SteeringError,
+    UfragInUse,
+    UnknownSession,
 )
+from turnout.flows import FlowTable, Follow, OwnerFlows, Sweep, Way
+from turnout.kernel_settings import edge_key_bytes
+from turnout.owner_table import OwnerTable
+from turnout.ownership import Owner, Session, kernel_session_id, mint_session_id
 from turnout.session_table import SessionTable
-from turnout.settings import OWNERS_MAX, Settings
+from turnout.settings import Settings
 from turnout.wire.sdp import IceCredentials
 
 if TYPE_CHECKING:
@@ -45,43 +41,46 @@ class Steering:
 
     def __init__(self, maps: "Maps", settings: Settings) -> None:
         """Adopt what the maps hold. The settings map must have been written before."""
-        self._maps = maps
         self._settings = settings
         record = maps.settings.lookup(0)
         if record is None:
             raise SteeringError("the kernel's settings map is empty; the agent writes it first")
         adopted = adopt(maps, settings)
-        self._owners: dict[int, Owner] = adopted.owners
-        self._generations: dict[int, int] = adopted.generations
+        self._owners = OwnerTable(maps, settings, adopted.owners, adopted.generations)
         key = edge_key_bytes(record["edge_key"])
-        self._table = SessionTable(maps.sessions, key, adopted.orphans)
-        self._confirmed: set[int] = set()
+        self._sessions = SessionTable(maps.sessions, key, adopted.orphans)
         self._flows = FlowTable(maps)
         self._refused = 0
 
     def follow_settings(self, settings: Settings) -> None:
         """Take settings with the same lanes and as many transceivers or more."""
         self._settings = settings
+        self._owners.settings = settings
 
     @property
     def owners(self) -> Mapping[int, Owner]:
         """The owners by slot, in slot order."""
-        return MappingProxyType(self._owners)
+        return MappingProxyType(self._owners.by_slot)
 
     @property
     def sessions(self) -> Mapping[str, Session]:
         """The sessions by id. What an earlier agent left unconfirmed is not among them."""
-        return MappingProxyType(self._table.by_id)
+        return MappingProxyType(self._sessions.by_id)
 
     @property
     def confirmed(self) -> frozenset[int]:
         """The slots whose owner spoke up since this agent started; the others are adopted."""
-        return frozenset(self._confirmed)
+        return frozenset(self._owners.confirmed)
+
+    @property
+    def drained(self) -> frozenset[int]:
+        """The slots whose owner is drained: it takes no new sessions."""
+        return frozenset(self._owners.drained)
 
     @property
     def unconfirmed(self) -> int:
         """How many sessions of an earlier agent the kernel still steers and nobody confirmed."""
-        return len(self._table.orphans)
+        return len(self._sessions.orphans)
 
     @property
     def flows_seen(self) -> int:
@@ -105,63 +104,47 @@ class Steering:
 
         The same incarnation on the same lane is the same process: it keeps its generation and
         its sessions, and if it was down it is active again. Another incarnation is a reborn one:
-        the generation moves on, so that nothing of the dead one reaches it. Without `slot`, the
-        lane's owner is meant, else the lowest free slot past our own transceivers' is taken.
-        Raises SteeringError if the lane or slot is not to be had.
+        the generation moves on, so that nothing of the dead one reaches it, and it is not drained.
+        Without `slot`, the lane's owner is meant, else the lowest free slot past our own
+        transceivers' is taken. Raises SteeringError if the lane or slot is not to be had.
         """
-        self._check_lane(lane, kind)
-        slot = self._find_slot(lane, slot)
-        self._confirmed.add(slot)
-        known = self._owners.get(slot)
-        if known is not None and known.kind == "upstream" != kind:
-            raise SteeringError(f"lane {lane}: belongs to an [[upstream]] of the settings")
-        if known is not None and (known.lane, known.incarnation) == (lane, incarnation):
-            state = "active" if known.state == "down" else known.state
-            owner = self._write_owner(replace(known, state=state, kind=kind))
-            self._maps.lanes.update(lane, owner_id_record(owner))
-            return owner
-        if known is not None and known.lane != lane:
-            self._maps.lanes.update(known.lane, dict(NOBODY))
-        generation = self._generations.get(slot, 0) % GENERATIONS + 1
-        # The owner first: from here on packets of the dead one's sessions drop as stale.
-        owner = self._write_owner(Owner(slot, generation, lane, "active", kind, incarnation))
-        self._maps.lanes.update(lane, owner_id_record(owner))
-        ended = self._table.drop_slot(slot)
-        log.info(
-            "owner %d: %s on lane %d, generation %d%s",
-            slot,
-            kind,
-            lane,
-            generation,
-            f", {ended} sessions of the one before ended" if ended else "",
-        )
+        owner, is_new = self._owners.register(lane, slot, incarnation, kind)
+        if is_new:
+            ended = self._sessions.drop_slot(owner.slot)
+            log.info(
+                "owner %d: %s on lane %d, generation %d%s",
+                owner.slot,
+                kind,
+                lane,
+                owner.generation,
+                f", {ended} sessions of the one before ended" if ended else "",
+            )
         return owner
 
     def set_owner_state(self, slot: int, state: str) -> Owner:
-        """Set an owner's state and nothing else. Raises UnknownOwner."""
-        if state not in STATES:
-            raise SteeringError(f"owner state {state!r}: must be one of {', '.join(STATES)}")
-        owner = self._owner(slot)
-        if owner.state == state:
-            return owner
-        log.info("owner %d: %s, was %s", slot, state, owner.state)
-        return self._write_owner(replace(owner, state=state))
+        """Set an owner's state and nothing else. Raises UnknownOwner.
+
+        One that is drained is not active for it, but draining, until it is drained no more.
+        """
+        return self._owners.set_state(slot, state)
+
+    def set_drained(self, slot: int, *, is_drained: bool) -> Owner:
+        """Have an owner keep its sessions and take no new ones, or again. Raises UnknownOwner."""
+        return self._owners.set_drained(slot, is_drained=is_drained)
 
     def remove_owner(self, slot: int) -> None:
         """End an owner and its sessions; its lane is free again. Raises UnknownOwner."""
-        owner = self._owner(slot)
-        # The lane first: adoption finds lanes only by the owners that name them. The generation
-        # stays behind in the map, so that the slot's next owner gets another.
-        self._maps.lanes.update(owner.lane, dict(NOBODY))
-        self._maps.owners.update(slot, free_slot_record(owner.generation))
-        del self._owners[slot]
-        self._confirmed.discard(slot)
-        ended = self._table.drop_slot(slot)
+        self._owners.remove(slot)
+        ended = self._sessions.drop_slot(slot)
         log.info("owner %d: removed, %d sessions ended", slot, ended)
 
     def owner_sessions(self, slot: int) -> list[Session]:
         """Return the sessions of one owner."""
-        return self._table.of_slot(slot)
+        return self._sessions.of_slot(slot)
+
+    def unconfirmed_of(self, slot: int) -> list[str]:
+        """Return what an earlier agent left of one owner: ids that `remove_session` takes."""
+        return self._sessions.orphans_of(slot)
 
     def add_session(
         self,
@@ -178,24 +161,26 @@ class Steering:
 
         A session of an earlier agent that nobody confirmed is claimed by naming its ufrag and
         owner again; its flows go on. Adding a session that is there already, id and all, returns
-        it. Raises UfragInUse, UnknownOwner; SteeringError where there is no room.
+        it. Raises UfragInUse, UnknownOwner, OwnerDraining; SteeringError where there is no room.
         """
-        owner = self._owner(slot)
-        live = self._table.holder(ufrag)
+        owner = self._owners.get(slot)
+        live = self._sessions.holder(ufrag)
         if live is not None and (live.id, live.slot) == (session_id, slot):
             return live
         self._check_free(ufrag, slot)
-        orphan = self._table.orphan(ufrag)
+        orphan = self._sessions.orphan(ufrag)
         if orphan is None:
+            if slot in self._owners.drained:
+                raise OwnerDraining(f"owner {slot}: it is drained and takes no new sessions")
             self.check_room()
         if session_id is None:
             session_id = mint_session_id()
             if orphan is not None:
                 session_id = f"{orphan.kernel_id:016x}{session_id[16:]}"
-        elif session_id in self._table.by_id:
+        elif session_id in self._sessions.by_id:
             raise SteeringError(f"session {session_id} exists with another ufrag")
         session = Session(session_id, ufrag, pwd, slot, kind)
-        self._table.put(session, owner)
+        self._sessions.put(session, owner)
         return session
 
     def add_restart(self, session_id: str, ufrag: str, pwd: str) -> Session:
@@ -209,7 +194,7 @@ class Steering:
             return session
         self._check_free(ufrag, session.slot)
         session = replace(session, restart=IceCredentials(ufrag, pwd))
-        self._table.put(session, self._owner(session.slot))
+        self._sessions.put(session, self._owners.get(session.slot))
         return session
 
     def finish_restart(self, session_id: str, ufrag: str) -> Session:
@@ -221,8 +206,23 @@ class Steering:
         restart = session.restart
         if restart is not None and restart.ufrag == ufrag:
             session = replace(session, ufrag=restart.ufrag, pwd=restart.pwd, restart=None)
-            self._table.put(session, self._owner(session.slot))
+            self._sessions.put(session, self._owners.get(session.slot))
         return session
+
+    def hand_over(self, session_id: str, slot: int, ways: Iterable[Way], follow: Follow) -> int:
+        """Give a living session and its flows another owner, which has it already.
+
+        `ways` are the client's. Returns how many flows went; others go with the client's next
+        check. Raises UnknownSession, UnknownOwner.
+        """
+        session, owner = self._session(session_id), self._owners.get(slot)
+        if session.restart is not None:
+            # Over, even if we have not heard of it yet: else it would have stayed where it was.
+            session = self.finish_restart(session_id, session.restart.ufrag)
+        before = self._owners.get(session.slot)
+        self._sessions.put(replace(session, slot=slot), owner)
+        ufrag_hashes = [ufrag_hash for ufrag_hash, _ in self._sessions.entries_of(session)]
+        return self._flows.move(follow, ufrag_hashes, ways, before)
 
     def remove_session(self, session_id: str) -> Session:
         """End a session: nobody joins it any more, its tuples are free. Raises UnknownSession.
@@ -231,11 +231,11 @@ class Steering:
         seconds; the owner has ended the session as well and discards it. One of an earlier agent
         that nobody confirmed is ended too.
         """
-        session = self._table.by_id.get(session_id)
+        session = self._sessions.by_id.get(session_id)
         if session is not None:
-            self._table.drop(session)
+            self._sessions.drop(session)
             return session
-        session = self._table.drop_orphan(session_id)
+        session = self._sessions.drop_orphan(session_id)
         if session is None:
             raise UnknownSession(f"session {session_id}: there is none, or it has ended")
         return session
@@ -245,7 +245,7 @@ class Steering:
 
         A session that stands twice is in an ICE restart, to the credentials named last.
         """
-        owner = self._owner(slot)
+        owner = self._owners.get(slot)
         wanted: dict[str, Session] = {}
         for session_id, ufrag, pwd in sessions:
             known = wanted.get(session_id)
@@ -253,9 +253,9 @@ class Steering:
                 wanted[session_id] = Session(session_id, ufrag, pwd, slot, "upstream")
             else:
                 wanted[session_id] = replace(known, restart=IceCredentials(ufrag, pwd))
-        self._table.drop_slot(slot, keep=wanted)
+        self._sessions.drop_slot(slot, keep=wanted)
         for session in wanted.values():
-            for rival in self._table.rivals(session):
+            for rival in self._sessions.rivals(session):
                 log.warning(
                     "owner %d: its session %s is not steered, its ufrag belongs to session %s",
                     slot,
@@ -265,10 +265,10 @@ class Steering:
                 break
             else:
                 self._take_over(session)
-                self._table.put(session, owner)
+                self._sessions.put(session, owner)
 
     def _take_over(self, session: Session) -> None:
-        for orphan in map(self._table.orphan, session.ufrags):
+        for orphan in map(self._sessions.orphan, session.ufrags):
             if orphan is not None and orphan.slot != session.slot:
                 log.warning(
                     "owner %d: takes session %s over from owner %d, which never confirmed it",
@@ -280,7 +280,7 @@ class Steering:
     def check_room(self) -> None:
         """Raise SteeringError, and count it, if the host has as many sessions as it may have."""
         most = self._settings.limits.max_sessions
-        if len(self._table.by_id) + len(self._table.orphans) >= most:
+        if len(self._sessions.by_id) + len(self._sessions.orphans) >= most:
             self._refused += 1
             raise SteeringError(
                 f"this edge has {most} sessions, which is all it may have: end some, or raise "
@@ -293,7 +293,7 @@ class Steering:
         kernel_id = kernel_session_id(session_id)
         return any(
             self._flows.is_held(reference, ufrag_hash, kernel_id)
-            for ufrag_hash, entry in self._table.entries_of(session)
+            for ufrag_hash, entry in self._sessions.entries_of(session)
             for reference in entry["flows"]
         )
 
@@ -306,56 +306,19 @@ class Steering:
 
         One call takes some milliseconds at most.
         """
-        return self._flows.sweep(run, self._owners)
-
-    def _owner(self, slot: int) -> Owner:
-        owner = self._owners.get(slot)
-        if owner is None:
-            raise UnknownOwner(f"owner {slot}: no owner has that slot")
-        return owner
+        return self._flows.sweep(run, self._owners.by_slot)
 
     def _session(self, session_id: str) -> Session:
-        session = self._table.by_id.get(session_id)
+        session = self._sessions.by_id.get(session_id)
         if session is None:
             raise UnknownSession(f"session {session_id}: there is none, or it has ended")
         return session
 
     def _check_free(self, ufrag: str, slot: int) -> None:
         """Raise UfragInUse unless a session of the slot's owner may take the ufrag."""
-        live = self._table.holder(ufrag)
+        live = self._sessions.holder(ufrag)
         if live is not None:
             raise UfragInUse(f"ufrag {ufrag!r} belongs to living session {live.id}")
-        orphan = self._table.orphan(ufrag)
+        orphan = self._sessions.orphan(ufrag)
         if orphan is not None and orphan.slot != slot:
             raise UfragInUse(f"ufrag {ufrag!r} belongs to a session of owner {orphan.slot}")
-
-    def _check_lane(self, lane: int, kind: str) -> None:
-        first, last = self._settings.lane_first, self._settings.lane_last
-        if not first <= lane <= last:
-            raise SteeringError(f"lane {lane}: must be within {first}-{last}")
-        ours = self._settings.transceivers
-        if kind == "registered" and lane < first + ours:
-            raise SteeringError(
-                f"lane {lane}: {first}-{first + ours - 1} belong to this edge's own transceivers"
-            )
-
-    def _find_slot(self, lane: int, slot: int | None) -> int:
-        holder = next((owner.slot for owner in self._owners.values() if owner.lane == lane), None)
-        if slot is None and holder is not None:
-            return holder
-        if slot is None:
-            slots = range(self._settings.transceivers, OWNERS_MAX)
-            slot = next((free for free in slots if free not in self._owners), None)
-            if slot is None:
-                raise SteeringError(f"lane {lane}: all {OWNERS_MAX} owner slots are taken")
-        if not 0 <= slot < OWNERS_MAX:
-            raise SteeringError(f"owner slot {slot}: must be 0 to {OWNERS_MAX - 1}")
-        if holder is not None and holder != slot:
-            raise SteeringError(f"lane {lane}: belongs to owner {holder}; remove that one first")
-        return slot
-
-    def _write_owner(self, owner: Owner) -> Owner:
-        self._maps.owners.update(owner.slot, owner_record(owner))
-        self._generations[owner.slot] = owner.generation
-        self._owners[owner.slot] = owner
-        return owner

@@ -13,28 +13,24 @@ import logging
 import resource
 import signal
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import AsyncExitStack
+from pathlib import Path
 
+from turnout.accounts import find_account
 from turnout.children import Child, how_it_ended
 from turnout.client import Client
-from turnout.doors import wait_for_vips
-from turnout.errors import ApiError, SettingsError, TurnoutError
-from turnout.kernel import host
-from turnout.kernel.pins import Pins, is_bpffs, mount_bpffs
+from turnout.errors import ApiError, TurnoutError
+from turnout.kernel.pins import Pins, is_bpffs
 from turnout.logs import set_log_level
-from turnout.portranges import build_port_ranges, parse_port_ranges
 from turnout.reloading import Terminal, prepare_reload
-from turnout.rundir import RUN_PID, ProcessId, hold
+from turnout.rundir import RUN_PID, ProcessId, hold, refuse_unit, starting
+from turnout.setting_up import check_leftovers, set_up
 from turnout.settings import Settings
 from turnout.status import Picture
-from turnout.takedown import (
-    HostChanges,
-    check_namespace,
-    end_children,
-    network_namespace,
-    take_down,
-)
+from turnout.stopping import drain_all
+from turnout.takedown import check_namespace, end_children, take_down
 from turnout.tasks import first_cause
+from turnout.watchdog import end_when_stuck
 
 log = logging.getLogger(__name__)
 
@@ -60,20 +56,29 @@ def plan(settings: Settings) -> list[str]:
     if settings.transceivers:
         last = settings.lane(settings.transceivers - 1)
         lanes = f"lanes {settings.lane_first}-{last}"
-        lines.append(f"start {settings.transceivers} transceivers on {lanes}")
+        account = find_account(settings.transceiver_user)
+        lines.append(f"start {settings.transceivers} transceivers on {lanes}, as user {account}")
     lines.append(f"serve WHIP on http://{settings.http} and metrics on http://{settings.metrics}")
     return lines
+
+
+def child_arguments(settings: Settings, name: str) -> list[str]:
+    """Return the arguments after the interpreter that start the loader or the agent."""
+    instance = ("--instance", settings.instance)
+    return ["-m", "turnout", name, *instance, "--runtime-root", str(settings.runtime_root)]
 
 
 def transceiver_arguments(settings: Settings, slot: int) -> list[str]:
     """Return the arguments after the interpreter that start the transceiver of a slot."""
     vips = [argument for vip in settings.vips for argument in ("--vip", str(vip))]
+    account = find_account(settings.transceiver_user)
     return [
         *("-m", "turnout.transceiver"),
         *("--slot", str(slot)),
         *("--lane", str(settings.lane(slot))),
         *vips,
         *("--control", str(settings.transceiver_socket(slot))),
+        *("--user", f"{account.uid}:{account.gid}"),
         *("--app", settings.app),
         *(("--webhook", settings.webhook) if settings.webhook else ()),
         *("--log-level", settings.log_level),
@@ -110,17 +115,26 @@ def describe(settings: Settings, picture: Picture) -> list[str]:
     return lines
 
 
-def _check_leftovers(settings: Settings) -> None:
-    """Refuse to start over a killed run whose pins are elsewhere: nobody would find them again."""
+async def until_ready(settings: Settings) -> Picture:
+    """Return the picture of the edge once every part of it works. Raises TurnoutError."""
+    missing = "the agent does not answer"
     try:
-        left = Settings.load(settings.instance, settings.runtime_root)
-    except SettingsError:
-        return
-    if left.bpffs != settings.bpffs:
+        async with asyncio.timeout(READY_PATIENCE_S), Client(settings.api_socket) as api:
+            while True:
+                try:
+                    picture: Picture = await api.status()
+                except (ApiError, OSError) as error:
+                    log.debug("not ready: %s", error)
+                else:
+                    down = missing_transceivers(settings, picture)
+                    if not down:
+                        return picture
+                    missing = f"no word from transceiver {', '.join(map(str, down))}"
+                await asyncio.sleep(0.1)
+    except TimeoutError as error:
         raise TurnoutError(
-            f"instance {settings.instance} was killed and left its pins under {left.bpffs}: "
-            f"`turnout down --instance {settings.instance}` first"
-        )
+            f"the edge is not ready after {READY_PATIENCE_S:.0f} s: {missing}"
+        ) from error
 
 
 class Supervisor:
@@ -143,20 +157,22 @@ class Supervisor:
         self._ready = asyncio.Event()
         self._hurry = asyncio.Event()
         self._stopping = False
+        self._drain_asked = asyncio.Event()
 
     async def run(self) -> None:
-        """Bring the edge up and keep it until SIGTERM or SIGINT; a second one hurries the end.
+        """Bring the edge up and keep it until SIGTERM or SIGINT; another one hurries the end.
 
         Raises TurnoutError when the edge does not come up; whatever happens, it is taken down.
         """
         settings = self._settings
         with hold(settings.runtime, settings.instance):
             check_namespace(settings)
-            _check_leftovers(settings)
-            work = asyncio.ensure_future(self._work())
+            refuse_unit(settings.runtime, settings.instance)
+            check_leftovers(settings)
+            work = asyncio.create_task(self._work())
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._stop, work)
+                loop.add_signal_handler(number, self._stop, work, number)
             loop.add_signal_handler(signal.SIGHUP, self._hang_up, work)
             try:
                 await work
@@ -173,18 +189,27 @@ class Supervisor:
         for line in await asyncio.to_thread(take_down, self._settings):
             self._say(line)
 
-    def _stop(self, work: "asyncio.Future[None]") -> None:
-        if self._stopping:
-            self._hurry.set()
-        else:
-            self._stopping = True
+    def _stop(self, work: asyncio.Task[None], number: signal.Signals) -> None:
+        """Go one step nearer to the end: drain (SIGTERM alone), stop, stop without patience."""
+        drain = number == signal.SIGTERM and self._settings.drain_on_stop > 0
+        if drain and not self._stopping and self._ready.is_set():
+            self._drain_asked.set()
+        elif not work.cancelling():
             self._say("stopping; a second signal hurries it")
             work.cancel()
+        else:
+            self._hurry.set()
+        self._stopping = True
 
-    def _hang_up(self, work: "asyncio.Future[None]") -> None:
+    async def _drain_when_asked(self, work: asyncio.Task[None]) -> None:
+        await self._drain_asked.wait()
+        await drain_all(self._settings.api_socket, self._settings.drain_on_stop, self._say)
+        self._stop(work, signal.SIGTERM)
+
+    def _hang_up(self, work: asyncio.Task[None]) -> None:
         # SIGHUP means two things: the settings are to be read again, or nobody is there any more.
         if self._terminal.has_gone:
-            self._stop(work)
+            self._stop(work, signal.SIGHUP)
         else:
             self._reload_asked.set()
 
@@ -196,26 +221,30 @@ class Supervisor:
         # For the children too: each client's idle connection holds a descriptor of the agent.
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        settings.write()
-        self._change_host()
-        wait_for_vips(settings)
-        loader = self._child("loader")
-        returncode = await loader.run_once(self._hurry)
-        if returncode != 0:
-            raise TurnoutError(f"loader {how_it_ended(returncode)}; the lines above say why")
-        async with asyncio.TaskGroup() as group:
+        async with AsyncExitStack() as coming_up, asyncio.TaskGroup() as group:
+            await coming_up.enter_async_context(starting(settings.runtime))
+            set_up(settings)
+            loader = self._child("loader")
+            returncode = await loader.run_once(self._hurry)
+            if returncode != 0:
+                raise TurnoutError(f"loader {how_it_ended(returncode)}; the lines above say why")
             self._start_transceivers(group)
-            self._keep(self._agent, group)
-            picture = await self._until_ready()
+            self._keep(self._agent, settings.api_socket, group)
+            picture = await until_ready(settings)
             self._ready.set()
+            await coming_up.aclose()
             for line in describe(settings, picture):
                 self._say(line)
             for warning in picture["warnings"]:
                 log.warning("%s", warning)
             group.create_task(self._follow_reloads(group), name="reloads")
+            work = asyncio.current_task()
+            if work is not None:
+                group.create_task(self._drain_when_asked(work), name="drain")
 
-    def _keep(self, child: Child, group: asyncio.TaskGroup) -> None:
+    def _keep(self, child: Child, door: Path, group: asyncio.TaskGroup) -> None:
         group.create_task(child.keep(self._hurry, self._ready.is_set), name=child.name)
+        group.create_task(end_when_stuck(child, door), name=f"watch {child.name}")
 
     async def _follow_reloads(self, group: asyncio.TaskGroup) -> None:
         """Read the settings again at each SIGHUP, for ever. Bad ones change nothing."""
@@ -235,26 +264,9 @@ class Supervisor:
                 self._start_transceivers(group)
                 self._agent.send_signal(signal.SIGHUP)
 
-    def _change_host(self) -> None:
-        settings = self._settings
-        # A run that was killed may have left changes; they are ours to undo now.
-        changes = HostChanges.read(settings.runtime) or HostChanges(network_namespace())
-        changes = replace(changes, network_namespace=network_namespace())
-        changes.write(settings.runtime)
-        if mount_bpffs(settings.bpffs):
-            changes = replace(changes, mounted_bpffs=True)
-            changes.write(settings.runtime)
-        before = host.reserve_ports(settings.lane_first, settings.lane_last)
-        if before is not None:
-            lanes = set(range(settings.lane_first, settings.lane_last + 1))
-            ours = lanes - parse_port_ranges(before) | parse_port_ranges(changes.reserved_ports)
-            replace(changes, reserved_ports=build_port_ranges(ours)).write(settings.runtime)
-
     def _child(self, name: str) -> Child:
         settings = self._settings
-        arguments = ("-m", "turnout", name, "--instance", settings.instance)
-        root = ("--runtime-root", str(settings.runtime_root))
-        return Child(name, (*arguments, *root), settings.runtime / f"{name}.pid")
+        return Child(name, child_arguments(settings, name), settings.runtime / f"{name}.pid")
 
     def _start_transceivers(self, group: asyncio.TaskGroup) -> None:
         """Have a transceiver in every slot; one that ends is started by the settings of then."""
@@ -266,27 +278,7 @@ class Supervisor:
                 f"transceiver {slot}",
                 transceiver_arguments(settings, slot),
                 settings.runtime / f"transceiver-{slot}.pid",
+                is_trusted=False,
             )
             self._transceivers.append(child)
-            self._keep(child, group)
-
-    async def _until_ready(self) -> Picture:
-        """Return the picture of the edge once every part of it works. Raises TurnoutError."""
-        missing = "the agent does not answer"
-        try:
-            async with asyncio.timeout(READY_PATIENCE_S), Client(self._settings.api_socket) as api:
-                while True:
-                    try:
-                        picture: Picture = await api.status()
-                    except (ApiError, OSError) as error:
-                        log.debug("not ready: %s", error)
-                    else:
-                        down = missing_transceivers(self._settings, picture)
-                        if not down:
-                            return picture
-                        missing = f"no word from transceiver {', '.join(map(str, down))}"
-                    await asyncio.sleep(0.1)
-        except TimeoutError as error:
-            raise TurnoutError(
-                f"the edge is not ready after {READY_PATIENCE_S:.0f} s: {missing}"
-            ) from error
+            self._keep(child, settings.transceiver_socket(slot), group)

@@ -6,23 +6,27 @@ after everything was killed with -9. It removes what is ours and nothing else.
 
 import json
 import logging
+import signal
 import subprocess
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
 from turnout.errors import SettingsError, TurnoutError
+from turnout.files import write_whole
 from turnout.kernel import host
 from turnout.kernel.attach import detach_all
+from turnout.kernel.host import network_namespace
 from turnout.kernel.pins import Pins
 from turnout.portranges import build_port_ranges, parse_port_ranges
-from turnout.rundir import RUN_PID, ProcessId, hold, remove
+from turnout.rundir import RUN_PID, ProcessId, ending, hold, refuse_unit, remove
 from turnout.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# The supervisor gives its children 5 s and detaches after that.
-SUPERVISOR_PATIENCE_S = 15.0
+# The supervisor gives a drain 3 s more than it was set, its children 5 s, and then detaches.
+SUPERVISOR_PATIENCE_S = 18.0
 CHILD_PATIENCE_S = 5.0
 
 
@@ -50,15 +54,7 @@ class HostChanges:
 
     def write(self, runtime: Path) -> None:
         """Keep them; written after each change, so that a killed start can be undone too."""
-        path = self.file(runtime)
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(asdict(self)), encoding="utf-8")
-        part.replace(path)
-
-
-def network_namespace() -> int:
-    """Return the inode of this process's network namespace."""
-    return Path("/proc/self/ns/net").stat().st_ino
+        write_whole(self.file(runtime), json.dumps(asdict(self)))
 
 
 def take_down(settings: Settings) -> list[str]:
@@ -68,11 +64,13 @@ def take_down(settings: Settings) -> list[str]:
     stays, so that `turnout down` can be tried again.
     """
     pins = Pins(settings.bpffs, settings.instance)
-    removed = _shorten(detach_all(pins, settings.runtime), pins)
-    changes = HostChanges.read(settings.runtime)
-    if changes is not None:
-        removed += _restore_host(settings, changes)
-    remove(settings.runtime)
+    # An upgrade that goes on would pin again what is removed here.
+    with ending(settings.runtime) as removed:
+        removed.extend(_shorten(detach_all(pins, settings.runtime), pins))
+        changes = HostChanges.read(settings.runtime)
+        if changes is not None:
+            removed.extend(_restore_host(settings, changes))
+        remove(settings.runtime)
     return removed
 
 
@@ -115,16 +113,18 @@ def _restore_host(settings: Settings, changes: HostChanges) -> list[str]:
     return restored
 
 
-def down(settings: Settings) -> list[str]:
+def down(settings: Settings, say: Callable[[str], None], *, is_drained: bool = True) -> list[str]:
     """End an instance, running or not, and remove everything of it; `settings` name it.
 
-    Return what was ended and removed, a line each; nothing if there was nothing.
+    One that runs is drained first, for as long as its own settings say; `say` is told. Return what
+    was ended and removed, a line each; nothing if there was nothing.
     """
     if not settings.runtime.exists() and not Pins(settings.bpffs, settings.instance).root.exists():
         return []
-    settings = _as_it_runs(settings)
+    settings = as_it_runs(settings)
     check_namespace(settings)
-    removed = _end_supervisor(settings)
+    refuse_unit(settings.runtime, settings.instance)
+    removed = _end_supervisor(settings, say, is_drained=is_drained)
     with hold(settings.runtime, settings.instance):
         return removed + end_children(settings) + take_down(settings)
 
@@ -136,7 +136,7 @@ def instances(settings: Settings) -> list[str]:
     return sorted(found)
 
 
-def _as_it_runs(settings: Settings) -> Settings:
+def as_it_runs(settings: Settings) -> Settings:
     """Return the settings the instance was started with, if it left them."""
     try:
         return Settings.load(settings.instance, settings.runtime_root)
@@ -144,9 +144,21 @@ def _as_it_runs(settings: Settings) -> Settings:
         return settings
 
 
-def _end_supervisor(settings: Settings) -> list[str]:
+def _end_supervisor(
+    settings: Settings, say: Callable[[str], None], *, is_drained: bool
+) -> list[str]:
     process = ProcessId.read(settings.runtime / RUN_PID)
-    if process is None or not process.stop(SUPERVISOR_PATIENCE_S):
+    if process is None or not process.is_ours():
+        return []
+    seconds = settings.drain_on_stop if is_drained else 0
+    if seconds:
+        say(
+            f"instance {settings.instance}: drains for up to {seconds} s (drain_on_stop), then "
+            "ends what is left; its log has the progress"
+        )
+    # Ctrl-C's signal is the one that waits for nobody.
+    first = signal.SIGTERM if is_drained else signal.SIGINT
+    if not process.stop(SUPERVISOR_PATIENCE_S + seconds, first):
         return []
     return [f"ended process {process.pid} (run); it took down what it had set up"]
 

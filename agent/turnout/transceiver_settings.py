@@ -47,7 +47,7 @@ class TransceiverSettings:
         One that does not take it is asked again at the next call.
         """
         for owner in list(self._steering.owners.values()):
-            if owner.kind != "transceiver" or owner.state != "active":
+            if owner.kind != "transceiver" or owner.state == "down":
                 continue
             wanted = Told(
                 owner.incarnation,

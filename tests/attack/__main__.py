@@ -14,8 +14,8 @@ from typing import NoReturn
 from attack.campaign import Campaign, run_rows
 from attack.judge import PACKETS_A_SECOND
 from attack.rows import ROWS
-from attack.worker import WorkerFailed
 from results import Result, conclude
+from traffic.worker import WorkerFailed
 
 # A little more than what has to be achieved.
 RATE = PACKETS_A_SECOND * 1.15

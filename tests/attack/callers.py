@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from attack.checks import build_check
-from attack.datagrams import NEWCOMER, build_media, build_transaction, parse
-from attack.frames import Tuple
-from attack.worker import answer
+from traffic.checks import build_check
+from traffic.datagrams import NEWCOMER, build_media, build_transaction, parse
+from traffic.sessions import Tuple
+from traffic.worker import answer
 from turnout.calling import Call
 from turnout.client import Client
 from turnout.errors import TurnoutError

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attack.judge import describe, judge, p99_ms
-from attack.network import Network
 from attack.rows import Row
 from attack.stage import INSIDER_SESSIONS, OFFERS_A_MINUTE, Stage
 from results import Result, print_results
 from system.edge_process import EdgeProcess
 from system.lab import standing
+from traffic.network import Network
 
 _numbers = itertools.count()
 Say = Callable[[str], None]

@@ -8,9 +8,10 @@ import struct
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from attack.checks import BINDING_REQUEST, COOKIE, USERNAME
-from attack.frames import UDP, Tuple
+from attack.frames import UDP
 from system.namespaces import run_in_namespace
+from traffic.checks import BINDING_REQUEST, COOKIE, USERNAME
+from traffic.sessions import Tuple
 
 _ETH_P_ALL = 0x0003
 _SNAP = 2048

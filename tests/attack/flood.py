@@ -17,8 +17,8 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 from attack.rows import ROWS
-from attack.worker import answer
 from system.namespaces import INTERFACE
+from traffic.worker import answer
 
 if TYPE_CHECKING:
     from attack.targets import Targets

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from attack.worker import answer
 from system.namespaces import EDGE_ADDRESSES
+from traffic.worker import answer
 
 CONNECTIONS = 16
 _OFFER = Path(__file__).parents[1] / "vectors/offers/aiortc-audio.sdp"

@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import cycle, islice
 
-from attack.checks import build_check, malformed, spoil
 from attack.frames import (
     DESTINATION,
     HOP_BY_HOP,
     UDP,
-    Tuple,
     build_udp,
     fragment_extension,
     padded_extension,
     routing_extension,
 )
 from attack.targets import Targets
+from traffic.checks import build_check, malformed, spoil
+from traffic.sessions import Tuple
 
 FRAMES = 20_000
 _PORTS = range(1024, 65536)

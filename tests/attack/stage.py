@@ -11,31 +11,33 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from attack import callers, clients, flood, lanes, offers
+from attack import callers, flood, offers
 from attack.callers import Newcomers, Place, Standing
 from attack.capture import Capture
-from attack.checks import build_check
-from attack.clients import Flow
-from attack.datagrams import CHECKS
 from attack.flood import Sent
-from attack.frames import Tuple, Wire
-from attack.lanes import Arrivals
-from attack.network import ATTACKER_ADDRESSES, Network
+from attack.foreign import Foreign, compare
+from attack.frames import Wire
 from attack.offers import Offered
 from attack.rows import Row
-from attack.table import Foreign, Table, compare, read_table
-from attack.targets import Credentials, Live, Targets
-from attack.worker import Worker
+from attack.targets import Live, Targets
 from system.edge_process import EdgeProcess
 from system.namespaces import CLIENT_ADDRESSES, EDGE_ADDRESSES
+from traffic import clients, lanes
+from traffic.checks import build_check
+from traffic.datagrams import CHECKS
+from traffic.lanes import Arrivals
+from traffic.network import ATTACKER_ADDRESSES, Network
+from traffic.registering import FIRST_CLIENT_PORT, SHARED_PORT, register_flows, register_session
+from traffic.sessions import Credentials, Tuple
+from traffic.table import Table, read_table
+from traffic.worker import Worker
 from turnout.kernel.pins import Pins
 
 if TYPE_CHECKING:
     from array import array
 
-SHARED_PORT, HTTP_PORT = 3478, 8080
+HTTP_PORT = 8080
 LANES = (20500, 20501)
-FIRST_CLIENT_PORT = 30_000  # below the ephemeral range, like those of newcomers
 INSIDER_SESSIONS = 8
 # Those who measure and who attack would have machines of their own: they do not wait for others.
 BEFORE_OTHERS = -10
@@ -79,7 +81,6 @@ class Stage:
         self._workers: list[Worker] = []
         self._mark = secrets.token_bytes(4)
         self._count, self._calls = flows, calls
-        self._sessions: dict[int, Credentials] = {}  # of numbered flows
         self._live: dict[Tuple, int] = {}
         self._his: set[int] = set()
         self._his_tuples: set[Tuple] = set()
@@ -94,9 +95,12 @@ class Stage:
         )
         self._lanes.hear()
         owners = [edge.api("POST", "/owners", {"lane": lane})["slot"] for lane in LANES]
-        flows = self._register_flows(owners)
+        registered = register_flows(edge, owners, self._count)
+        flows = [flow for flow, _ in registered]
+        self._live = {flow.source: session for flow, session in registered}
         insider = [
-            self._register(f"insider{n:02d}", owners[n % 2]) for n in range(INSIDER_SESSIONS)
+            register_session(edge, f"insider{n:02d}", owners[n % 2])
+            for n in range(INSIDER_SESSIONS)
         ]
         self._his = {session for _, session in insider}
         place = Place(
@@ -182,23 +186,6 @@ class Stage:
         self._workers.append(worker)
         return worker
 
-    def _register(self, ufrag: str, owner: int) -> tuple[Credentials, int]:
-        """Register a session over the local API; returns it and its id in the kernel."""
-        pwd = f"passwordOf{ufrag:x>16}"
-        made = self._edge.api("POST", "/sessions", {"ufrag": ufrag, "pwd": pwd, "owner": owner})
-        return Credentials(ufrag, pwd), int(made["id"][:16], 16)
-
-    def _register_flows(self, owners: list[int]) -> list[Flow]:
-        flows = []
-        for number in range(self._count):
-            version = (4, 6)[number % 2]
-            session, session_id = self._register(f"flow{number:03d}", owners[number // 2 % 2])
-            address = CLIENT_ADDRESSES[version][number // 4 % 2]
-            source = (address, FIRST_CLIENT_PORT + number)
-            self._live[source] = session_id
-            flows.append(Flow(source, (EDGE_ADDRESSES[version], SHARED_PORT), session))
-        return flows
-
     def _learn(
         self,
         capture: Capture,
@@ -251,8 +238,9 @@ class Stage:
 
     def _drops(self) -> tuple[int, int]:
         network = self._network
-        sockets = sum(network.dropped_by_sockets(name) for name in (network.edge, network.client))
-        return sockets, network.dropped_on_the_way()
+        hosts = (network.edge, network.client)
+        sockets = sum(network.socket_drops(name).total() for name in hosts)
+        return sockets, network.dropped_by_links()
 
     def _compare(self, row: Row, before: Table, after: Table, newcomers: list[Tuple]) -> Foreign:
         return compare(

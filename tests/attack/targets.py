@@ -2,15 +2,8 @@
 
 from dataclasses import dataclass
 
-from attack.frames import Tuple, Wire
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """Server ufrag and ICE password of a session."""
-
-    ufrag: str
-    pwd: str
+from attack.frames import Wire
+from traffic.sessions import Credentials, Tuple
 
 
 @dataclass(frozen=True, slots=True)

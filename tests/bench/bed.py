@@ -6,8 +6,7 @@ import random
 import struct
 from contextlib import ExitStack
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import packets
 
@@ -16,6 +15,7 @@ from bench.programs import TABLE, Programs, memory_bytes
 from bench.rows import FAMILIES, Row
 from bench.timing import Timed
 from datapath import mapped, outside_interface
+from turnout.closing import Closing
 from turnout.kernel import bpf
 from turnout.kernel.compile import flow_buckets
 from turnout.wire.hmac_midstate import sha1_midstates
@@ -45,7 +45,7 @@ class Table:
         return sum(memory_bytes(fd) for fd in self.maps.values()) / self.made_for
 
 
-class Bed:
+class Bed(Closing):
     """Everything that is loaded. A table is made and filled when a row first asks for it."""
 
     def __init__(self, *, families_share_tables: bool = False) -> None:
@@ -167,17 +167,6 @@ class Bed:
     def close(self) -> None:
         """Free it all."""
         self._open.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def verify_run(row: Row, sent: int, moved: dict[str, int], verdicts: set[int]) -> None:

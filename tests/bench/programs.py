@@ -3,16 +3,15 @@
 Each is compiled once and loaded with flow tables of several sizes. Used by steer_cost.py.
 """
 
-import ctypes
 import os
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
 
+from turnout.closing import Closing
 from turnout.kernel import bpf
-from turnout.kernel.compile import Compiled, _with_maps, compile_programs, join_source
+from turnout.kernel.compile import Compiled, compile_programs, join_source, with_maps
 from turnout.kernel.maps import KernelMap
 
 HERE = Path(__file__).parent
@@ -28,36 +27,6 @@ _LRU_CALLS = {
 _FIND_BY_FLOW = re.compile(
     r"^static __always_inline int find_by_flow\(.*?^}$", re.DOTALL | re.MULTILINE
 )
-
-
-class _MapOptions(ctypes.Structure):
-    # struct bpf_map_create_opts; libbpf takes what is left out as zero.
-    _fields_ = (
-        ("sz", ctypes.c_size_t),
-        ("btf_fd", ctypes.c_uint32),
-        ("btf_key_type_id", ctypes.c_uint32),
-        ("btf_value_type_id", ctypes.c_uint32),
-        ("btf_vmlinux_value_type_id", ctypes.c_uint32),
-        ("inner_map_fd", ctypes.c_uint32),
-        ("map_flags", ctypes.c_uint32),
-    )
-
-
-def resized(fd: int, entries: int) -> bpf.Fd:
-    """Make another map like the one behind `fd`, for `entries`."""
-    info = bpf.map_info(fd)
-    options = _MapOptions(sz=ctypes.sizeof(_MapOptions), map_flags=info.flags)
-    made = ctypes.CDLL("libbpf.so.1").bpf_map_create(
-        info.type,
-        info.name.encode(),
-        info.key_size,
-        info.value_size,
-        entries,
-        ctypes.byref(options),
-    )
-    if made < 0:
-        raise OSError(-made, f"make map {info.name} for {entries} entries")
-    return bpf.Fd(made)
 
 
 def memory_bytes(fd: int) -> int:
@@ -104,7 +73,7 @@ def bench_source(kind: str) -> str:
     return f'{text}#line 1 "bench/mains.c"\n{(HERE / "mains.c").read_text()}'
 
 
-class Programs:
+class Programs(Closing):
     """The programs of one kind, compiled; its small maps, which all sizes of the table share."""
 
     def __init__(self, kind: str, source: str | None = None) -> None:
@@ -125,7 +94,7 @@ class Programs:
         """Make flow maps of these sizes: {bcc's descriptor: the new one}, as load() wants it."""
         replaced = {name: self._compiled.maps[name] for name in FLOW_MAPS[self.kind]}
         return {
-            fd: self._open.enter_context(resized(fd, entries[name]))
+            fd: self._open.enter_context(bpf.make_map(fd, entries[name]))
             for name, fd in replaced.items()
         }
 
@@ -133,18 +102,10 @@ class Programs:
         """Load a program on a table."""
         code = self._compiled.module.dump_func(name.encode())
         kind, flags = (bpf.SCHED_CLS, 0) if name == "egress" else (bpf.XDP, bpf.XDP_HAS_FRAGS)
-        return self._open.enter_context(
-            bpf.load_program(kind, name, _with_maps(code, table), flags)
-        )
+        return self._open.enter_context(bpf.load_program(kind, name, with_maps(code, table), flags))
 
     def close(self) -> None:
         """Free programs and maps."""
         for opened in self._maps.values():
             opened.close()
         self._open.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

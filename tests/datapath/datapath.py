@@ -82,10 +82,12 @@ class Datapath:
     """Programs and maps. `reset` before each row: every map as a fresh edge with two owners."""
 
     def __init__(self, compiled: Compiled) -> None:
+        self.descriptors = compiled.maps
         self.maps = Maps.of_descriptors(dict(compiled.maps))
         self.ingress = compiled.load("ingress")
         self.egress = compiled.load("egress")
         self.sweeper = SweepProgram(compiled.load("sweep"))
+        self.follow = compiled.load("follow")
         self.outside = outside_interface()
         self.clock = KernelMap(os.dup(compiled.maps["test_clock"]))
         self.buckets = self.maps.flows.max_entries
@@ -94,7 +96,7 @@ class Datapath:
         self.table = FlowTable(self.buckets)
 
     def close(self) -> None:
-        for program in (self.ingress, self.egress, self.sweeper):
+        for program in (self.ingress, self.egress, self.sweeper, self.follow):
             program.close()
         self.clock.close()
         self.maps.close()

@@ -1,5 +1,7 @@
 """What the sweep takes out of the flow table, what it leaves, and what it counts."""
 
+import signal
+
 import packets as p
 import pytest
 
@@ -185,3 +187,19 @@ def test_sweep_behind_the_table_does_nothing(edge: Datapath) -> None:
     # Where the number of the place is beyond 32 bits.
     edge.sweeper.run(0xFFFFFFF0, 16)
     assert edge.entry(place)
+
+
+def test_sweep_is_not_cut_short_by_a_signal(edge: Datapath) -> None:
+    put(edge, 1)
+    came: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, _: came.append(number))
+    signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
+    try:
+        for _ in range(20):
+            edge.maps.owner_flows.update(SLOT, {})
+            assert edge.sweep() == {}
+            assert counted(edge) == {"flows": 1, "unclaimed": 0}
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert came

@@ -10,6 +10,7 @@ import struct
 from typing import Any
 
 from fuzz.program import ENTRY_BYTES, TC_ACT_UNSPEC, XDP_PASS, Program
+from fuzz.reference_side import ReferenceSide
 from fuzz.steps import (
     LOOPBACK,
     Clock,
@@ -24,15 +25,13 @@ from fuzz.steps import (
     Step,
     Sweep,
 )
-from reference import Flow, Owner, OwnerId, Reference, Session, Settings
-from reference.edge import hash_ufrag
+from reference import Flow, Reference, Session
 from turnout.wire.hmac_midstate import sha1_midstates
 
 PLACES = 7
 # Up to so many buckets all of them are compared after each packet.
 SMALL_BUCKETS = 64
 GSO_BYTES = 500
-NOTHING = Settings(bytes(16), [], 0, range(0), (), 0)
 DETAILS = ["key.client", "key.client_port", "key.vip", "displaced", "session_id", "ufrag_hash"]
 
 
@@ -43,7 +42,7 @@ class Pair:
         self.program = program
         self.moved: dict[str, int] = dict.fromkeys(program.counter_names, 0)
         self.packets = 0
-        self.reference = Reference(NOTHING)
+        self._side = ReferenceSide()
         self._outside = next(index for index, _ in socket.if_nameindex() if index != LOOPBACK)
         self._pack, names = program.details_format
         assert names == DETAILS, names
@@ -53,7 +52,11 @@ class Pair:
         self._details = bytearray()
         self._midstates: dict[str, tuple[Any, Any]] = {}
         self._ports: set[int] = set()
-        self._now = 0
+
+    @property
+    def reference(self) -> Reference:
+        """The reference as it stands."""
+        return self._side.edge
 
     def reset(self) -> None:
         """Empty what the last sequence has left, in the kernel too."""
@@ -72,53 +75,51 @@ class Pair:
         for index in old.prefix_meters:
             program.clear_meter("prefix_meters", index)
         self._counters = program.counters()
-        self._set_clock(0)
-        self.reference = Reference(NOTHING)
+        program.set_clock(0)
+        self._side = ReferenceSide()
 
     def apply(self, step: Step) -> list[str]:
         """Let it happen; return the differences."""
+        before = self.reference
+        self._side.apply(step)
         match step:
             case Receive() | Send():
                 return self._run(step)
             case Sweep():
                 return self._sweep()
             case Clock():
-                self._set_clock(step.ns)
+                self.program.set_clock(step.ns)
             case SetSettings():
                 self._set_settings(step)
+                if self.reference is not before:
+                    self._forget_table(step.flow_buckets)
             case SetOwner():
                 record = {"generation": step.generation, "lane": step.lane, "state": step.state}
                 self.program.maps["owners"].update(step.slot, record)
-                self.reference.owners[step.slot] = Owner(step.generation, step.lane, step.state)
             case SetLane():
                 owner = {"slot": step.slot, "generation": step.generation}
                 self.program.maps["lanes"].update(step.port, owner)
                 self._ports.add(step.port)
-                self.reference.lanes.pop(step.port, None)
-                if step.generation:
-                    self.reference.lanes[step.port] = OwnerId(step.slot, step.generation)
             case SetSession():
                 self._set_session(step)
             case GiveSession():
                 self._give_session(step)
             case EndSession():
-                key = self._key(step.ufrag)
-                self.program.maps["sessions"].delete(key)
-                self.reference.sessions.pop(key, None)
+                self.program.maps["sessions"].delete(self._side.key(step.ufrag))
         return []
 
     def _run(self, step: Receive | Send) -> list[str]:
-        program, reference = self.program, self.reference
+        program = self.program
         self.packets += 1
+        outcome = self._side.outcome
+        assert outcome is not None
         if isinstance(step, Receive):
             interface = LOOPBACK if step.interface == LOOPBACK else self._outside
             verdict, frame = program.receive(step.frame, interface)
             passed = verdict == XDP_PASS
-            outcome = reference.receive(step.frame, interface, self._now)
         else:
             verdict, frame = program.send(step.frame, GSO_BYTES if step.gso else 0)
             passed = verdict == TC_ACT_UNSPEC
-            outcome = reference.send(step.frame, self._now, gso=step.gso)
         found = []
         if passed is not (outcome.verdict == "pass"):
             found.append(f"verdict {verdict}, the reference says {outcome.verdict}")
@@ -130,8 +131,7 @@ class Pair:
 
     def _sweep(self) -> list[str]:
         self.program.sweep(self.reference.settings.flow_buckets)
-        counted = self.reference.sweep(self._now)
-        return self._compare_counters(counted) + self._compare_places()
+        return self._compare_counters(self._side.swept) + self._compare_places()
 
     def _compare_counters(self, counted: dict[str, int]) -> list[str]:
         expected, got = self._counters, self.program.counters()
@@ -236,12 +236,7 @@ class Pair:
                 ]
         return found
 
-    def _set_clock(self, ns: int) -> None:
-        self._now = ns
-        self.program.set_clock(ns)
-
     def _set_settings(self, step: SetSettings) -> None:
-        """Write settings; others of keys or table, as the first are, begin a new reference."""
         record = {
             "edge_key": list(struct.unpack("<QQ", step.edge_key)),
             "vips": list(step.vips),
@@ -252,24 +247,10 @@ class Pair:
         limits = ("check_budget", "prefix_failures", "flow_packets")
         record |= {name: getattr(step, name) for name in (*same, *limits)}
         self.program.maps["settings"].update(0, record)
-        settings = Settings(
-            edge_key=step.edge_key,
-            vips=[vip if step.vip_mask >> i & 1 else None for i, vip in enumerate(step.vips)],
-            shared_port=step.shared_port,
-            lanes=range(step.lane_first, step.lane_last + 1),
-            flow_keys=step.flow_keys,
-            **{name: getattr(step, name) for name in ("flow_buckets", "session_flows", *limits)},
-        )
-        old = self.reference.settings
-        if (settings.flow_keys, settings.flow_buckets) == (old.flow_keys, old.flow_buckets):
-            self.reference.settings = settings
-            return
-        self.reference = Reference(settings)
-        self._flows = bytearray(step.flow_buckets * ENTRY_BYTES)
-        self._details = bytearray(step.flow_buckets * PLACES * self.program.details_bytes)
 
-    def _key(self, ufrag: str) -> int:
-        return hash_ufrag(self.reference.settings.edge_key, ufrag.encode())
+    def _forget_table(self, buckets: int) -> None:
+        self._flows = bytearray(buckets * ENTRY_BYTES)
+        self._details = bytearray(buckets * PLACES * self.program.details_bytes)
 
     def _set_session(self, step: SetSession) -> None:
         if step.password not in self._midstates:
@@ -282,21 +263,13 @@ class Pair:
             "hmac_inner": list(inner),
             "hmac_outer": list(outer),
         }
-        key = self._key(step.ufrag)
-        self.program.maps["sessions"].update(key, record)
-        self.reference.sessions[key] = Session(
-            step.id, OwnerId(step.slot, step.generation), step.password.encode()
-        )
+        self.program.maps["sessions"].update(self._side.key(step.ufrag), record)
 
     def _give_session(self, step: GiveSession) -> None:
-        key = self._key(step.ufrag)
-        session, record = (
-            self.reference.sessions.get(key),
-            self.program.maps["sessions"].lookup(key),
-        )
-        if session is None or record is None:
+        key = self._side.key(step.ufrag)
+        record = self.program.maps["sessions"].lookup(key)
+        if record is None:
             return
-        session.owner = OwnerId(step.slot, step.generation)
         record["owner"] = {"slot": step.slot, "generation": step.generation}
         self.program.maps["sessions"].update(key, record)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from turnout.kernel import bpf
+from turnout.kernel import bpf, libbpf
 from turnout.kernel.btf import Opaque, Scalar, Struct
 from turnout.kernel.compile import Compiled, compile_programs, flow_buckets
 from turnout.kernel.maps import KernelMap, codecs, possible_cpus
@@ -58,9 +58,9 @@ class Run:
         self._out = ctypes.create_string_buffer(FRAME_MAX)
         self._in_at, self._out_at = ctypes.addressof(self._in), ctypes.addressof(self._out)
         self.context = ctypes.create_string_buffer(context_bytes)
-        self._call = bpf._library().bpf_prog_test_run_opts
-        self._options = bpf._RunOptions(
-            sz=ctypes.sizeof(bpf._RunOptions),
+        self._call = libbpf.library().bpf_prog_test_run_opts
+        self._options = libbpf.RunOptions(
+            sz=ctypes.sizeof(libbpf.RunOptions),
             data_in=self._in_at,
             data_out=self._out_at,
             ctx_in=ctypes.addressof(self.context),
@@ -106,7 +106,7 @@ class Program:
         self._cpu = next(iter(os.sched_getaffinity(0)))
         self._stride = 8 * len(self.counter_names)
         self._counters = ctypes.create_string_buffer(self._stride * possible_cpus())
-        self._lookup = bpf._library().bpf_map_lookup_elem
+        self._lookup = libbpf.library().bpf_map_lookup_elem
 
     def close(self) -> None:
         """Unload and free everything but bcc's own descriptors."""

@@ -3,10 +3,10 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
 
 from playwright.sync_api import Browser, Playwright
-
-from system.lab import Lab
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
@@ -20,8 +20,18 @@ FLAGS = [
 ]
 
 
+class Place(Protocol):
+    """A laboratory of any shape."""
+
+    directory: Path
+
+    @property
+    def namespaces(self) -> Any:
+        """One of them is named by `client`."""
+
+
 @contextmanager
-def open_browser(playwright: Playwright, lab: Lab, *flags: str) -> Iterator[Browser]:
+def open_browser(playwright: Playwright, lab: Place, *flags: str) -> Iterator[Browser]:
     """Start it in the clients' namespace; `flags` are added to those every test needs."""
     wrapper = lab.directory / "chromium-in-namespace"
     namespace = f"/run/netns/{lab.namespaces.client}"

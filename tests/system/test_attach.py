@@ -12,13 +12,29 @@ import pytest
 
 from system.lab import Lab, wait_until
 from system.namespaces import CLIENT_ADDRESSES, INTERFACE, command, run_in_namespace
-from turnout.errors import AttachError, KernelError, LayoutError, StackedDevices, VerifierError
-from turnout.kernel import bpf, loader
-from turnout.kernel.attach import Attachment, attach, attached, detach, detach_all
+from turnout.errors import (
+    AttachError,
+    ForeignProgram,
+    KernelError,
+    LayoutError,
+    StackedDevices,
+    VerifierError,
+)
+from turnout.kernel import bpf, connectivity, loader
+from turnout.kernel.attach import (
+    FILTER_HANDLE,
+    FILTER_PRIORITY,
+    Attachment,
+    attach,
+    attached,
+    detach,
+    detach_all,
+)
 from turnout.kernel.compile import FLOWS_MAX, flow_buckets, join_source
 from turnout.kernel.connectivity import Gateways
 from turnout.kernel.maps import Maps
 from turnout.kernel.pins import Pins
+from turnout.kernel.swap import Swap
 
 pytestmark = pytest.mark.privileged
 T = TypeVar("T")
@@ -227,6 +243,57 @@ def test_load_new_source_swaps_the_program_and_keeps_the_flows(
     assert (attachment.mode, attachment.note) == ("native", "")
     with Maps.open(bench.pins) as maps:
         assert maps.flows.lookup(3) == bucket
+
+
+def test_attach_again_that_is_refused_leaves_what_steers(bench: Bench) -> None:
+    bench.attach()
+    running = _program_of_the_interface(bench)
+    foreign = bench.pins.bpffs / "foreign"
+    with bpf.load_program(bpf.SCHED_CLS, "foreign", DROP_ALL) as program:
+        bpf.pin(program, foreign)
+    bench.tc(
+        *("filter", "replace", "dev", INTERFACE, "egress", "handle", hex(FILTER_HANDLE)),
+        *("prio", str(FILTER_PRIORITY), "bpf", "direct-action", "pinned", str(foreign)),
+    )
+
+    with pytest.raises(ForeignProgram, match="remove it"):
+        bench.attach()
+
+    assert _program_of_the_interface(bench) == running
+
+
+def test_swap_after_which_the_gateway_is_silent_goes_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = CLIENT_ADDRESSES[4][0]
+    bench.attach()
+    running = _program_of_the_interface(bench)
+    bench.ip("route", "add", "default", "via", gateway)
+    bench.send_to(gateway)
+    wait_until(lambda: "lladdr" in bench.ip("neigh", "show", gateway), "the gateway is known")
+    source = join_source()
+    monkeypatch.setattr(loader, "join_source", lambda: source + "\n/* another version */\n")
+    swapped = []
+
+    def settle() -> None:
+        # All is swapped by now, and nobody was asked anything since.
+        swapped.append(_program_of_the_interface(bench))
+        monkeypatch.setattr(connectivity, "_PATIENCE_SECONDS", 0.2)
+        for_client = ("ip", "-n", bench.client_namespace, "address", "del", f"{gateway}/24")
+        command(*for_client, "dev", INTERFACE)
+
+    with loader.prepare(bench.pins) as ready:
+        assert ready.old_egress is not None
+        old_egress = ready.old_egress
+        swap = bench.inside(lambda: Swap(bench.pins, ready.programs, old_egress))
+        with pytest.raises(AttachError, match=f"gateway {gateway} on {INTERFACE} answered before"):
+            bench.inside(lambda: swap.run(settle))
+        ready.withdraw()
+
+    assert swapped
+    assert swapped != [running]
+    assert _program_of_the_interface(bench) == running
+    assert not ready.programs["ingress"].exists()
 
 
 def test_load_map_of_another_size_is_refused_by_name(bench: Bench) -> None:

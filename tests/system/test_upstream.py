@@ -1,5 +1,6 @@
 """`[[upstream]]`: real calls to a media server that is not ours, unchanged."""
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from system.foreign import MediaServerProcess, running_media_server
 from system.lab import WHIP_URL, Lab, counted, open_lab, wait_until
 from system.namespaces import EDGE_ADDRESSES
 from turnout.calling import Call
+from turnout.errors import CallError
 
 pytestmark = pytest.mark.privileged
 
@@ -134,6 +136,37 @@ def test_upstream_that_is_away_takes_no_sessions_and_the_client_is_told(
     report = lab.place_call(duration=1, family=4)
     assert report.error is not None
     assert "503" in report.error
+
+
+def test_upstream_that_is_drained_takes_no_sessions_and_the_deadline_ends_those_it_has(
+    lab: Lab, server: MediaServerProcess
+) -> None:
+    drain = f"/owners/{SLOT}/drain"
+
+    async def talk_through() -> int:
+        async with Call(WHIP_URL, tone=700, family=4) as call:
+            await call.connect()
+            before = call.detector.tone_windows
+            lab.edge.api("POST", drain, {"deadline_seconds": 600})
+            await call.talk(2.5)  # longer than a look at its health, which is good
+            assert owner(lab)["state"] == "draining"
+            heard = call.detector.tone_windows - before
+            lab.edge.api("POST", drain, {"deadline_seconds": 0})
+            await asyncio.to_thread(
+                wait_until, lambda: lab.edge.api("GET", "/sessions") == [], "the deadline"
+            )
+            with pytest.raises(CallError, match="answered 410"):
+                await call.hang_up()
+        return heard
+
+    assert lab.in_client(talk_through) >= 15
+    assert server.requests("DELETE") == ["/resource/1"]
+    report = lab.place_call(duration=1, family=4)
+    assert "503" in (report.error or "")
+    assert "drained" in (report.error or "")
+    lab.edge.api("DELETE", drain)
+    assert owner(lab)["state"] == "active"
+    assert lab.place_call(duration=1, family=4).error is None
 
 
 def test_owner_of_an_upstream_is_not_for_the_local_api_to_take(lab: Lab) -> None:

@@ -1,4 +1,5 @@
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -6,16 +7,20 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from turnout.api import build_api
 from unit.memory_maps import MemoryMaps, build_steering
+from unit.steering_parts import build_drains, no_hand_offs
 
 PWD = "abcdefghijklmnopqrstuv"
 LANE = 20500
 
 
 class Api:
-    def __init__(self) -> None:
+    def __init__(self, directory: Path) -> None:
         self.maps = MemoryMaps()
         self.steering = build_steering(self.maps)
-        self.app = build_api(self.steering, lambda: {"instance": "default"})
+        drains = build_drains(self.steering, directory)
+        self.app = build_api(
+            self.steering, drains, no_hand_offs(self.steering), lambda: {"instance": "default"}
+        )
         self.http: TestClient[Any, Any]
 
     async def request(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
@@ -31,8 +36,8 @@ class Api:
 
 
 @pytest.fixture
-async def api() -> AsyncIterator[Api]:
-    made = Api()
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    made = Api(tmp_path)
     async with TestClient(TestServer(made.app)) as made.http:
         yield made
 
@@ -172,6 +177,52 @@ async def test_post_session_names_field_value_and_allowed(
     assert status == 400
     assert said in detail
     assert dict(api.steering.sessions) == {}
+
+
+async def test_drained_owner_takes_no_new_sessions_and_keeps_its_own(api: Api) -> None:
+    await api.request("POST", "/owners", {"lane": LANE})
+    await api.request("POST", "/sessions", {"ufrag": "abcd", "pwd": PWD, "owner": 2})
+    status, drain = await api.request("POST", "/owners/2/drain", {"deadline_seconds": 600})
+    assert status == 200
+    seconds_left = drain.pop("seconds_left")
+    assert 590 < seconds_left <= 600
+    assert drain == {"slot": 2, "sessions": 1, "ended": "", "sessions_ended": 0}
+    assert (await api.request("GET", "/owners"))[1][0]["state"] == "draining"
+    status, detail = await api.refusal(
+        "POST", "/sessions", {"ufrag": "efgh", "pwd": PWD, "owner": 2}
+    )
+    assert status == 409
+    assert "owner 2: it is drained" in detail
+    assert [one["ufrag"] for one in (await api.request("GET", "/sessions"))[1]] == ["abcd"]
+
+    status, drain = await api.request("DELETE", "/owners/2/drain")
+    assert (status, drain["ended"]) == (200, "undrained")
+    assert await api.request("GET", "/drains") == (200, [])
+    body = {"ufrag": "efgh", "pwd": PWD, "owner": 2}
+    assert (await api.request("POST", "/sessions", body))[0] == 201
+
+
+@pytest.mark.parametrize(
+    ("request_line", "body", "status", "said"),
+    [
+        ("POST /owners/7/drain", {"deadline_seconds": 1}, 404, "slot 7"),
+        ("DELETE /owners/7/drain", None, 404, "slot 7"),
+        ("DELETE /owners/2/drain", None, 409, "nobody drains it"),
+        ("POST /owners/2/drain", {}, 400, "deadline_seconds: missing"),
+        ("POST /owners/2/drain", {"deadline_seconds": -1}, 400, "deadline_seconds: -1"),
+        ("POST /owners/2/drain", {"deadline_seconds": 1e9}, 400, "from 0 to 604800"),
+        ("POST /owners/x/drain", {"deadline_seconds": 1}, 400, "slot: 'x'"),
+    ],
+)
+async def test_drain_that_cannot_be_is_refused(
+    api: Api, request_line: str, body: object, status: int, said: str
+) -> None:
+    await api.request("POST", "/owners", {"lane": LANE})
+    method, path = request_line.split()
+    got, detail = await api.refusal(method, path, body)
+    assert got == status
+    assert said in detail
+    assert not api.steering.drained
 
 
 async def test_passwords_are_never_told(api: Api) -> None:

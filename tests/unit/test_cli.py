@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from turnout.cli.drain import find_slot, parse_duration, parse_owner
 from turnout.cli.main import COMMANDS, main
 from turnout.cli.status import format_picture
 from turnout.errors import SettingsError, TurnoutError
@@ -74,7 +75,7 @@ def test_help_of_every_command_is_there(command: str, capsys: pytest.CaptureFixt
     assert f"usage: turnout {command}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["run", "down", "status", "config"])
+@pytest.mark.parametrize("command", ["run", "down", "status", "drain", "config"])
 def test_help_of_our_commands_has_examples(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,6 +121,7 @@ def test_main_error_is_one_line_and_its_exit_code(
         (("--xdp-mode", "fast"), "xdp-mode fast: must be generic or native"),
         (("--instance", "."), "instance '.': must be"),
         (("--http", "here"), "http 'here': must be ADDRESS:PORT"),
+        (("--drain-on-stop", "100000"), "drain-on-stop 100000: must be 0 to 86400 seconds"),
     ],
 )
 def test_run_wrong_flag_ends_2_with_one_line(
@@ -130,6 +132,80 @@ def test_run_wrong_flag_ends_2_with_one_line(
     errors = capsys.readouterr().err
     assert message in errors
     assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("2h", 7200), ("0", 0)]
+)
+def test_parse_duration_reads_seconds_minutes_and_hours(text: str, seconds: int) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("drain", "0", "--deadline", "soon"), "'soon': must be a time like 90s, 10m or 2h"),
+        (("drain", "0", "--deadline", "-1s"), "--deadline"),
+        (("drain", "0", "--deadline", "169h"), "'169h': must be a week at most"),
+        (("drain", "0", "--deadline", "²h"), "'²h': must be a time"),
+        (("drain", "east"), "'east': must be an owner's slot"),
+        (("drain", "0.1.2"), "'0.1.2': must be an owner's slot"),
+        (("undrain",), "OWNER"),
+    ],
+)
+def test_drain_wrong_argument_ends_2(
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 2
+
+    assert message in capsys.readouterr().err
+
+
+async def test_find_slot_of_another_generation_is_refused() -> None:
+    class Api:
+        async def owners(self) -> list[dict[str, int]]:
+            return [{"slot": 0, "generation": 4}, {"slot": 1, "generation": 1}]
+
+    api: Any = Api()
+    assert [await find_slot(api, parse_owner(text)) for text in ("0", "0.4", "7.1")] == [0, 0, 7]
+    with pytest.raises(TurnoutError, match=r"owner 0\.3 has gone: its slot is owner 0\.4's now"):
+        await find_slot(api, parse_owner("0.3"))
+
+
+def test_drain_that_is_left_with_ctrl_c_says_that_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def leave(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("turnout.cli.drain._drain", leave)
+    assert run("drain", "0.3") == 1
+
+    assert "owner 0.3 stays drained until `turnout undrain 0.3`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["drain", "undrain"])
+def test_drain_without_an_edge_says_how_to_start_one(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command, "0.3", "--runtime-root", str(tmp_path), "--instance", "east") == 1
+
+    assert "no agent runs for instance east" in capsys.readouterr().err
+
+
+def test_status_tells_of_drains(picture: dict[str, Any]) -> None:
+    drain = {"slot": 0, "sessions": 12, "seconds_left": 560, "ended": "", "sessions_ended": 0}
+    picture["drains"] = [
+        drain,
+        drain | {"slot": 1, "ended": "deadline", "sessions_ended": 3},
+        drain | {"slot": 2, "ended": "empty", "seconds_left": 0},
+    ]
+
+    lines = format_picture(picture)
+
+    assert "owner 0: drains, 12 sessions left, ended in 9 min 20 s" in lines
+    assert "owner 1: drained, the deadline ended 3 sessions" in lines
+    assert "owner 2: drained, empty" in lines
 
 
 def test_run_interface_that_is_not_there_ends_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from turnout.api import build_api
 from turnout.client import Client
 from turnout.errors import ApiError
 from unit.memory_maps import MemoryMaps, build_steering
+from unit.steering_parts import build_drains, no_hand_offs
 
 PWD = "abcdefghijklmnopqrstuv"
 
@@ -31,7 +32,9 @@ def socket_path(tmp_path: Path) -> Path:
 @pytest.fixture
 async def client(socket_path: Path) -> AsyncIterator[Client]:
     steering = build_steering(MemoryMaps())
-    runner = await serve(build_api(steering, lambda: {"instance": "east"}), socket_path)
+    drains = build_drains(steering, socket_path.parent)
+    api = build_api(steering, drains, no_hand_offs(steering), lambda: {"instance": "east"})
+    runner = await serve(api, socket_path)
     async with Client(socket_path) as opened:
         yield opened
     await runner.cleanup()
@@ -47,6 +50,16 @@ async def test_client_walks_through_an_owner_s_life(client: Client) -> None:
     assert await client.sessions() == []
     await client.remove_owner(owner["slot"])
     assert await client.owners() == []
+
+
+async def test_client_drains_and_lifts_the_drain(client: Client) -> None:
+    slot = (await client.register_owner(lane=20500))["slot"]
+    await client.add_session("abcd", PWD, slot)
+    drain = await client.drain(slot, deadline_seconds=60)
+    assert (drain["sessions"], drain["ended"]) == (1, "")
+    assert [one["slot"] for one in await client.drains()] == [slot]
+    assert (await client.undrain(slot))["ended"] == "undrained"
+    assert await client.drains() == []
 
 
 async def test_client_error_carries_status_and_reason(client: Client) -> None:

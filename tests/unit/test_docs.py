@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from turnout.cli import call, config, doctor, down, run, status
+from turnout.cli import call, config, doctor, down, drain, run, status, undrain, units
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([PROJECT / "README.md", PROJECT / "CHANGELOG.md", *PROJECT.glob("docs/**/*.md")])
@@ -18,9 +18,12 @@ COMMANDS = {
     "run": run,
     "down": down,
     "status": status,
+    "drain": drain,
+    "undrain": undrain,
     "doctor": doctor,
     "call": call,
     "config": config,
+    "units": units,
 }
 
 # family__reason as it stands in `struct counters`; two underscores are in no other word.

@@ -1,8 +1,7 @@
-"""What `turnout doctor` makes of facts: each check where it is well and where it is not."""
+"""What `turnout doctor` makes of facts: the host, its kernel and interfaces, and how it is told."""
 
 import argparse
 import dataclasses
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -11,89 +10,22 @@ import pytest
 from turnout.cli import doctor as command
 from turnout.cli import run as run_command
 from turnout.doctor import examine
-from turnout.doctor.finding import FAIL, OK, WARN, Finding
-from turnout.kernel.facts import Compiler, Facts, Kernel, PortUse, parse_version
-from turnout.kernel.facts.firewall import Firewall
-from turnout.kernel.facts.links import Link, Route, XdpProgram
-from turnout.kernel.facts.ruleset import Ruleset
-from turnout.kernel.facts.sockets import HeldPort
+from turnout.doctor.finding import FAIL, OK, WARN
+from turnout.kernel.facts import Compiler, parse_version
+from turnout.kernel.facts.links import Route, XdpProgram
 from turnout.kernel.headers import Headers
-from turnout.kernel.host import Interface
-from turnout.settings import Settings
-
-VIP = ip_address("192.0.2.2")
-ETH0 = Interface(
-    name="eth0",
-    index=2,
-    mtu=1500,
-    kind="",
-    up=True,
-    ethernet=True,
-    master=0,
-    lower=0,
-    xdp_mode="",
-    xdp_program=0,
+from unit.doctor_facts import (
+    FACTS,
+    LINK,
+    VIP,
+    closed_firewall,
+    findings,
+    held,
+    kernel,
+    link,
+    not_ok,
+    ports,
 )
-LINK = Link(interface=ETH0, driver="virtio_net", native=True, xdp=None, below=())
-KERNEL = Kernel(
-    release="6.1.0-18-amd64",
-    version=(6, 1),
-    config={},
-    jit=True,
-    missing_capabilities=(),
-    load_error="",
-)
-FACTS = Facts(
-    settings=Settings(interfaces=("eth0",), vips=(VIP,)),
-    kernel=KERNEL,
-    compiler=Compiler(True, Headers(None, "/lib/modules/6.1.0-18-amd64/build", exact=True), ""),
-    bpffs_mounted=True,
-    links={"eth0": LINK},
-    addresses=frozenset({"192.0.2.2", "fd00::2"}),
-    routes=(Route(VIP, "eth0"),),
-    rp_filters={"eth0": 1},
-    firewall=Firewall(Ruleset(), ()),
-    ports=PortUse((), frozenset(), (32768, 60999), ""),
-)
-
-
-def findings(check: str, **changes: Any) -> list[Finding]:
-    return [one for one in examine(dataclasses.replace(FACTS, **changes)) if one.check == check]
-
-
-def not_ok(**changes: Any) -> list[Finding]:
-    return [one for one in examine(dataclasses.replace(FACTS, **changes)) if one.level != OK]
-
-
-def link(**changes: Any) -> dict[str, Link]:
-    """Facts of eth0, with changes to what netlink says of it or to what is known beside."""
-    known = {one.name for one in dataclasses.fields(Link)} & changes.keys()
-    interface = dataclasses.replace(
-        ETH0, **{name: value for name, value in changes.items() if name not in known}
-    )
-    beside = {name: changes[name] for name in known}
-    return {"eth0": dataclasses.replace(LINK, interface=interface, **beside)}
-
-
-def kernel(**changes: Any) -> Kernel:
-    return dataclasses.replace(KERNEL, **changes)
-
-
-def held(protocol: str, address: str, port: int, pid: int = 77) -> HeldPort:
-    return HeldPort(protocol, ip_address(address), port, 4711, pid, "named")
-
-
-def ports(*sockets: HeldPort, **changes: Any) -> PortUse:
-    return dataclasses.replace(FACTS.ports, held=sockets, **changes)
-
-
-def closed_firewall(*rules: dict[str, Any], tool: str = "nft") -> Firewall:
-    """Build a default-drop input chain with rules."""
-    head = {"family": "inet", "table": "filter"}
-    base = head | {"name": "input", "hook": "input", "type": "filter", "policy": "drop"}
-    ruleset = Ruleset()
-    ruleset.add(tool, [{"chain": base}, *({"rule": head | rule} for rule in rules)])
-    return Firewall(ruleset, ())
 
 
 def test_examine_host_that_is_well_finds_nothing() -> None:
@@ -236,105 +168,6 @@ def test_stacked_interfaces_fail_and_name_both() -> None:
     assert "eth0" in finding.what
 
 
-def test_vip_that_is_not_local_fails() -> None:
-    (finding,) = not_ok(addresses=frozenset({"192.0.2.3"}))
-    assert finding.mend == "ip address add 192.0.2.2/32 dev eth0"
-
-
-def test_no_vip_at_all_fails() -> None:
-    (finding,) = not_ok(settings=FACTS.settings.replace(vips=()), routes=())
-    assert (finding.level, finding.check) == (FAIL, "VIPs")
-
-
-def test_way_out_by_an_interface_without_the_program_fails() -> None:
-    (finding,) = not_ok(routes=(Route(VIP, "eth1"),), rp_filters={"eth0": 0})
-    assert (finding.level, finding.check) == (FAIL, "way out from 192.0.2.2")
-    assert "--interface eth1" in finding.mend
-
-
-def test_way_out_without_a_default_route_is_fine() -> None:
-    assert not_ok(routes=(Route(VIP, ""),)) == []
-
-
-@pytest.mark.parametrize(("value", "level"), [(0, OK), (1, WARN), (2, OK)])
-def test_rp_filter_strict_where_replies_leave_elsewhere_warns(value: int, level: str) -> None:
-    settings = FACTS.settings.replace(interfaces=("eth0", "eth1"))
-    changes = {
-        "settings": settings,
-        "links": {"eth0": LINK, "eth1": LINK},
-        "rp_filters": {"eth0": 1, "eth1": value},
-    }
-    assert findings("rp_filter eth0", **changes)[0].level == OK
-    assert findings("rp_filter eth1", **changes)[0].level == level
-
-
-def test_firewall_that_closes_the_lanes_fails_once_for_all_packets() -> None:
-    vips = (VIP, ip_address("fd00::2"))
-    changed = FACTS.settings.replace(vips=vips, local=True)
-    (finding,) = findings("firewall", settings=changed, firewall=closed_firewall())
-    assert finding.level == FAIL
-    assert "chain inet filter input" in finding.what
-    assert "lanes 20000-20999 from eth0/lo to 192.0.2.2, fd00::2" in finding.what
-    assert finding.mend == "nft insert rule inet filter input udp dport 20000-20999 accept"
-
-
-def test_firewall_that_closes_some_lanes_names_those_and_mends_all() -> None:
-    dport = {"payload": {"protocol": "udp", "field": "dport"}}
-    some = {"match": {"op": "==", "left": dport, "right": {"range": [20000, 20099]}}}
-    rule = {"chain": "input", "handle": 4, "expr": [some, {"accept": None}]}
-    (finding,) = findings("firewall", firewall=closed_firewall(rule))
-    assert "lanes 20100-20999 from" in finding.what
-    assert "20000-20999" in finding.mend
-
-
-def test_firewall_of_iptables_is_mended_with_its_tool() -> None:
-    (finding,) = findings("firewall", firewall=closed_firewall(tool="iptables-legacy"))
-    assert finding.mend == (
-        "iptables-legacy -t filter -I input -p udp --dport 20000:20999 -j ACCEPT"
-    )
-
-
-def test_firewall_that_cannot_be_read_warns_and_claims_nothing() -> None:
-    (finding,) = findings("firewall", firewall=Firewall(Ruleset(), ("nft is not installed",)))
-    assert (finding.level, finding.what) == (WARN, "nft is not installed")
-
-
-@pytest.mark.parametrize(
-    ("socket", "check"),
-    [
-        (held("udp", "0.0.0.0", 3478), "shared port"),
-        (held("udp", "192.0.2.2", 3478), "shared port"),
-        (held("udp", "::", 3478), "shared port"),
-        (held("udp", "127.0.0.1", 20500), "lanes"),
-        (held("tcp", "::", 8080), "port of --http"),
-        (held("tcp", "127.0.0.1", 9478), "port of --metrics"),
-    ],
-)
-def test_port_of_somebody_else_fails_and_ours_is_fine(socket: HeldPort, check: str) -> None:
-    (finding,) = not_ok(ports=ports(socket))
-    assert (finding.level, finding.check) == (FAIL, check)
-    assert "named (pid 77)" in finding.what
-    assert not_ok(ports=ports(socket, ours=frozenset({77}))) == []
-
-
-@pytest.mark.parametrize(
-    "socket",
-    [
-        held("udp", "127.0.0.1", 3478),
-        held("tcp", "192.0.2.2", 9478),
-    ],
-)
-def test_port_held_on_another_address_is_free(socket: HeldPort) -> None:
-    assert not_ok(ports=ports(socket)) == []
-
-
-def test_lanes_in_the_ephemeral_range_warn_unless_reserved() -> None:
-    (finding,) = not_ok(ports=ports(ephemeral=(20500, 60999), reserved="80"))
-    assert finding.level == WARN
-    assert finding.mend == "sysctl -w net.ipv4.ip_local_reserved_ports=80,20000-20999"
-    assert not_ok(ports=ports(ephemeral=(20500, 60999), reserved="80,20500-21000")) == []
-
-
 def parser_of(module: Any) -> argparse.ArgumentParser:
     subparsers = argparse.ArgumentParser().add_subparsers()
     module.add_parser(subparsers)
@@ -350,7 +183,8 @@ def test_command_takes_no_flag_that_run_does_not_take() -> None:
     )
     assert flags - of_run == {"--json"}
     no_matter_of_the_host = {"--transceivers", "--app", "--webhook", "--open", "--trusted-proxy"}
-    no_matter_of_the_host |= {"--offers-a-minute", "--tls-cert", "--tls-key"}
+    no_matter_of_the_host |= {"--offers-a-minute", "--tls-cert", "--tls-key", "--drain-on-stop"}
+    no_matter_of_the_host |= {"--transceiver-user"}
     assert of_run - flags == no_matter_of_the_host | {"--log-level", "--log-json", "--dry-run"}
 
 

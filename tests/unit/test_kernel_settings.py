@@ -2,17 +2,14 @@
 
 from ipaddress import ip_address
 
-import pytest
-
 from turnout.kernel_settings import (
     edge_key_bytes,
-    packed,
     place_vips,
-    unpacked,
     vips_in_use,
     write_kernel_settings,
 )
 from turnout.settings import Limits, Settings
+from turnout.wire.mapped_address import build_mapped
 from unit.counted_maps import CountedMaps
 from unit.memory_maps import EDGE_KEY
 
@@ -21,19 +18,10 @@ SIX = ip_address("2001:db8::2")
 OTHER = ip_address("192.0.2.3")
 
 
-@pytest.mark.parametrize("address", [FOUR, SIX])
-def test_packed_and_back_gives_the_same_address(address: object) -> None:
-    assert unpacked(packed(ip_address(str(address)))) == address
-
-
-def test_packed_ipv4_is_v4_mapped() -> None:
-    assert packed(FOUR).hex() == "00000000000000000000ffffc0000202"
-
-
 def test_place_vips_empty_map_fills_from_the_first() -> None:
     places, mask = place_vips([], [FOUR, SIX])
 
-    assert places == [packed(FOUR), packed(SIX), *[bytes(16)] * 6]
+    assert places == [build_mapped(FOUR), build_mapped(SIX), *[bytes(16)] * 6]
     assert mask == 0b11
 
 
@@ -42,7 +30,7 @@ def test_place_vips_known_ones_keep_their_index_whatever_the_order() -> None:
 
     places, mask = place_vips(before, [OTHER, SIX, FOUR])
 
-    assert places[:3] == [packed(FOUR), packed(SIX), packed(OTHER)]
+    assert places[:3] == [build_mapped(FOUR), build_mapped(SIX), build_mapped(OTHER)]
     assert mask == 0b111
 
 
@@ -53,7 +41,7 @@ def test_place_vips_dropped_one_leaves_its_index_unused_and_is_found_again() -> 
     again, mask_again = place_vips(without, [SIX, OTHER, FOUR])
 
     assert mask == 0b110
-    assert without.index(packed(OTHER)) == 2
+    assert without.index(build_mapped(OTHER)) == 2
     assert again == without
     assert mask_again == 0b111
 
@@ -65,7 +53,7 @@ def test_place_vips_all_indexes_used_takes_one_that_is_not_wanted() -> None:
 
     places, mask = place_vips(before, wanted)
 
-    assert places[3] == packed(SIX)
+    assert places[3] == build_mapped(SIX)
     assert mask == 0xFF
 
 

@@ -16,24 +16,28 @@ SOURCE = Path(__file__).resolve().parents[2] / "agent" / "turnout"
 # everything below.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"__main__", "cli"}),
-    frozenset({"supervisor", "reloading"}),
-    frozenset({"edge", "takedown", "children"}),
+    frozenset({"supervisor", "reloading", "setting_up", "units", "upgrading"}),
+    frozenset({"edge", "takedown", "children", "stopping", "watchdog"}),
     frozenset({"attachments", "host_news", "transceiver_settings"}),
-    frozenset({"api", "signaling", "status", "vips", "doors", "defaults"}),
+    frozenset({"api", "draining", "handoff", "signaling", "status", "vips", "doors", "defaults"}),
     frozenset({"steering", "metrics", "doctor"}),
-    frozenset({"adoption", "flows", "kernel_settings", "ownership", "session_table"}),
+    frozenset(
+        {"adoption", "flows", "kernel_settings", "owner_table", "ownership", "session_table"}
+    ),
     frozenset({"kernel"}),
-    frozenset({"exposure", "settings", "rundir", "portranges", "tasks"}),
+    frozenset(
+        {"accounts", "exposure", "installation", "settings", "rundir", "portranges", "tasks"}
+    ),
     frozenset({"wire"}),
-    frozenset({"errors", "logs", ""}),
+    frozenset({"closing", "errors", "files", "logs", "notify", "privileges", ""}),
 )
 
 # Programs of their own, which share a package with the edge and nothing else: what they may
 # import, and which parts may import them.
 APART = {
-    "transceiver": ({"wire", "errors", "logs"}, frozenset[str]()),
+    "transceiver": ({"wire", "errors", "logs", "notify", "privileges"}, frozenset[str]()),
     "calling": ({"wire", "errors"}, {"cli"}),
-    "client": ({"errors"}, {"cli", "supervisor", "reloading"}),
+    "client": ({"errors"}, {"cli", "supervisor", "reloading", "stopping", "upgrading"}),
 }
 
 # Outside modules and the only parts that may import them.
@@ -41,7 +45,7 @@ ONLY_IN = {
     "aiortc": {"calling"},
     "av": {"calling"},
     "bcc": {"kernel"},
-    "ctypes": {"kernel"},
+    "ctypes": {"kernel", "privileges", "transceiver"},
     "numpy": {"calling"},
     "pyroute2": {"kernel"},
     "OpenSSL": {"transceiver"},

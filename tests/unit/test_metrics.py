@@ -1,6 +1,7 @@
 """/metrics: every counter of the maps is there, under a name that says what it is."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -25,6 +26,16 @@ def maps() -> CountedMaps:
     return maps
 
 
+class SomeDrains:
+    """An edge that drains its second owner."""
+
+    ended: Mapping[str, int] = MappingProxyType({"empty": 2})
+    sessions_ended = 3
+
+    def describe(self) -> list[Mapping[str, Any]]:
+        return [{"slot": 1, "sessions": 4, "seconds_left": 50}]
+
+
 def scrape(maps: CountedMaps, tally: Tally | None = None) -> dict[str, float]:
     steering = Steering(maps.as_maps(), SETTINGS)
     steering.register_owner(20001, slot=1, incarnation=7, kind="transceiver")
@@ -37,7 +48,7 @@ def build_registry(maps: CountedMaps, steering: Steering, tally: Tally) -> Colle
         return [{"name": "eth0", "mode": "native"}]
 
     registry = CollectorRegistry()
-    registry.register(EdgeCollector(maps.as_maps(), steering, tally, interfaces))
+    registry.register(EdgeCollector(maps.as_maps(), steering, tally, interfaces, SomeDrains()))
     return registry
 
 
@@ -69,6 +80,16 @@ def test_scrape_owners_and_sessions_show_every_state(maps: CountedMaps) -> None:
     assert series['turnout_owners{state="draining"}'] == 0
     assert series['turnout_owners{state="down"}'] == 0
     assert series['turnout_sessions{slot="1"}'] == 1
+
+
+def test_scrape_drains_show_what_is_left_and_how_they_ended(maps: CountedMaps) -> None:
+    series = scrape(maps)
+
+    assert series['turnout_drain_sessions{slot="1"}'] == 4
+    assert series['turnout_drain_deadline_left_seconds{slot="1"}'] == 50
+    assert series['turnout_drains_ended_total{reason="empty"}'] == 2
+    assert series['turnout_drains_ended_total{reason="deadline"}'] == 0
+    assert series["turnout_drain_sessions_ended_total"] == 3
 
 
 def test_scrape_attachment_is_a_label(maps: CountedMaps) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from turnout.reloading import room_for_transceivers
+from turnout.errors import SettingsError
+from turnout.reloading import prepare_reload, room_for_transceivers
 from turnout.settings import OWNERS_MAX, Endpoint, Limits, Settings
 from turnout.settings.keys import KEYS, Source
 from turnout.settings.reload import plan_reload
@@ -34,6 +35,13 @@ def test_plan_reload_applies_what_is_live_and_keeps_what_takes_a_restart() -> No
 
     assert str(plan) == "applied vip, log_level; takes a restart: shared_port, http"
     assert plan.settings == RUNNING.replace(log_level="debug", vips=(ONE, TWO))
+
+
+async def test_prepare_reload_refuses_when_the_transceivers_user_has_gone() -> None:
+    """Whom nobody can start again must be known before anything changes, not end the edge."""
+    running = RUNNING.replace(transceiver_user="tn-was-deleted")
+    with pytest.raises(SettingsError, match="no such user"):
+        await prepare_reload(running, lambda: running)
 
 
 def test_plan_reload_applies_limits() -> None:

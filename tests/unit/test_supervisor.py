@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from turnout import takedown
+from turnout.kernel import host
 from turnout.settings import Settings
 from turnout.supervisor import describe, missing_transceivers, plan, transceiver_arguments
 from turnout.takedown import HostChanges, check_namespace, end_children, instances
@@ -42,7 +42,7 @@ def test_plan_without_transceivers_starts_none() -> None:
 
 
 def test_transceiver_arguments_are_its_command_line() -> None:
-    assert transceiver_arguments(SETTINGS, 1) == [
+    assert transceiver_arguments(SETTINGS.replace(transceiver_user="4711"), 1) == [
         "-m",
         "turnout.transceiver",
         "--slot",
@@ -55,6 +55,8 @@ def test_transceiver_arguments_are_its_command_line() -> None:
         "2001:db8::2",
         "--control",
         "/run/turnout/default/transceiver-1.sock",
+        "--user",
+        "4711:4711",
         "--app",
         "echo",
         "--log-level",
@@ -137,7 +139,7 @@ def test_check_namespace_of_our_own_says_nothing(
 ) -> None:
     settings = Settings(runtime_root=tmp_path)
     settings.runtime.mkdir()
-    HostChanges(takedown.network_namespace()).write(settings.runtime)
+    HostChanges(host.network_namespace()).write(settings.runtime)
 
     check_namespace(settings)
 

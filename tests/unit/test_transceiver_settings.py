@@ -103,3 +103,13 @@ async def test_tell_one_that_is_down_or_gone_is_no_obstacle(
     steering.set_owner_state(0, "down")
     await telling.tell(settings, VIPS)
     assert caplog.text == ""
+
+
+async def test_tell_reaches_one_that_is_drained(
+    settings: Settings, transceiver: Transceiver, steering: Steering
+) -> None:
+    steering.set_drained(0, is_drained=True)
+
+    await TransceiverSettings(steering).tell(settings, VIPS)
+
+    assert len(transceiver.told) == 1

@@ -24,6 +24,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 # Emulation is about ten times slower than the hardware; the bounds are there to end a hang.
 LOAD_SECONDS = 120
 EDGE_SECONDS = 300
+SYSTEMD_SECONDS = 480
 PROVISION_SECONDS = 60
 TESTS_SECONDS = 600
 
@@ -47,6 +48,12 @@ EDGE_STEP: dict[str, Any] = {
     "name": "edge",
     "command": ["env", "PYTHONPATH=tests", "python3", "-m", "vm.edge"],
     "timeout": EDGE_SECONDS,
+}
+
+SYSTEMD_STEP: dict[str, Any] = {
+    "name": "systemd",
+    "command": ["env", "PYTHONPATH=tests", "python3", "-m", "vm.units"],
+    "timeout": SYSTEMD_SECONDS,
 }
 
 
@@ -116,7 +123,10 @@ def main() -> int:
     parser.add_argument("--report", type=Path, metavar="FILE", help="leave the counts here")
     parser.add_argument("--build-only", action="store_true", help="only fill the cache")
     options = parser.parse_args()
-    plan: Plan = [PROVISION_STEP, LOAD_STEP, EDGE_STEP, tests_step("tests/datapath")]
+    plan: Plan = [
+        *(PROVISION_STEP, LOAD_STEP, EDGE_STEP, SYSTEMD_STEP),
+        tests_step("tests/datapath"),
+    ]
     if options.command:
         command = shlex.split(options.command)
         plan = [{"name": "command", "command": command, "timeout": TESTS_SECONDS}]

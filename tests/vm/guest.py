@@ -1,4 +1,4 @@
-"""The first process of the VM (its init): mounts what is missing, runs the plan, switches off.
+"""The service that the VM is booted for (image.py): runs the plan, switches off.
 
 The plan is plan.json beside this file: a list of steps, each with `name`, `command` (an argument
 vector), `timeout` in seconds and perhaps `required` (no step follows when it fails), written by
@@ -25,15 +25,6 @@ JUNIT = Path("/tmp/junit.xml")
 VALUES = Path("/tmp/values.json")
 RESULTS = Path("/tmp/results.json")
 
-MOUNTS = (
-    ("proc", "/proc"),
-    ("sysfs", "/sys"),
-    ("devtmpfs", "/dev"),
-    ("tmpfs", "/tmp"),
-    ("tmpfs", "/run"),
-    ("bpf", "/sys/fs/bpf"),
-)
-
 
 def main() -> None:
     """Run the plan; the machine ends whatever happens."""
@@ -50,7 +41,7 @@ def main() -> None:
     except Exception:  # noqa: BLE001 - the machine must end, and say why
         traceback.print_exc()
     finally:
-        # init may not return; with QEMU's -no-reboot this ends the machine at once.
+        # With QEMU's -no-reboot this ends the machine at once; systemd would stop its units first.
         sys.stdout.flush()
         os.sync()
         Path("/proc/sysrq-trigger").write_text("b")
@@ -58,14 +49,11 @@ def main() -> None:
 
 
 def prepare() -> None:
-    """Mount the kernel's filesystems, bring lo up and turn stdout to the second serial port."""
-    for kind, target in MOUNTS:
-        subprocess.run(["mount", "-t", kind, kind, target], check=True)
-    Path("/dev/fd").symlink_to("/proc/self/fd")  # bash's <(...), which scripts/setup uses
+    """Have /tmp in memory and turn stdout to the second serial port; systemd did the rest."""
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/tmp"], check=True)
     port = os.open("/dev/ttyS1", os.O_WRONLY | os.O_NOCTTY)
     os.dup2(port, 1)
     os.dup2(port, 2)
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
 def run_step(step: dict[str, Any], project: Path) -> dict[str, Any]:

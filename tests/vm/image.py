@@ -33,6 +33,14 @@ BOOT_MODULES = ("virtio_pci", "virtio_blk", "virtio_net")
 # Where the project stands in the guest; its virtual environment is mounted at .venv in it.
 GUEST_PROJECT = "/opt/turnout"
 
+# What systemd boots instead of its default target: sysinit.target and this, no logins, no timers.
+PLAN_UNIT = "plan.service"
+PLAN_UNIT_TEXT = f"""[Service]
+ExecStart=/usr/bin/python3 {GUEST_PROJECT}/tests/vm/guest.py
+# A step that takes all memory is a step that fails.
+OOMPolicy=continue
+"""
+
 INIT = f"""#!/bin/busybox sh
 busybox mount -t devtmpfs dev /dev
 for module in $(busybox cat /modules/order); do
@@ -41,7 +49,7 @@ done
 busybox mount -t ext4 /dev/vda /root
 busybox mount -t ext4 /dev/vdb /root{GUEST_PROJECT}
 busybox mount -t ext4 /dev/vdc /root{GUEST_PROJECT}/.venv
-exec busybox switch_root /root /usr/bin/python3 {GUEST_PROJECT}/tests/vm/guest.py
+exec busybox switch_root /root /usr/lib/systemd/systemd --unit={PLAN_UNIT}
 """
 
 # Checkers and browser drivers: nothing that runs in the guest imports them.
@@ -146,6 +154,7 @@ def build_boot(kernel: Kernel, packages: tuple[str, ...], directory: Path, say: 
     shutil.copytree(unpacked / "usr/src", root / "usr/src", symlinks=True, dirs_exist_ok=True)
     run(["chroot", str(root), "depmod", kernel.release])
     (root / GUEST_PROJECT.lstrip("/")).mkdir(parents=True)
+    (root / "etc/systemd/system" / PLAN_UNIT).write_text(PLAN_UNIT_TEXT)
     modules = root / "usr/lib/modules" / kernel.release
     build_initramfs(modules, unpacked / "bin/busybox", directory / "initramfs")
     shutil.copy2(unpacked / f"boot/vmlinuz-{kernel.release}", directory / "vmlinuz")

@@ -15,8 +15,8 @@ SUITE = "bookworm"
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
 
 # Beside minbase and what an edge needs (edge_packages): kmod loads what the kernel has as modules
-# (veth, cls_bpf), procps and nftables are what an installed Debian has and minbase has not.
-BARE_SYSTEM_PACKAGES = ("kmod", "nftables", "procps")
+# (veth, cls_bpf); nftables, procps and systemd an installed Debian has and minbase has not.
+BARE_SYSTEM_PACKAGES = ("kmod", "nftables", "procps", "systemd")
 
 
 class VmError(Exception):

@@ -6,7 +6,9 @@ from typing import Any
 
 from turnout.cli.options import add_child_options
 from turnout.edge import run_agent
+from turnout.installation import Installation
 from turnout.logs import set_up_logs
+from turnout.rundir import wait_for_upgrade
 from turnout.settings import Settings
 
 
@@ -19,5 +21,9 @@ def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM. Returns 0."""
     settings = Settings.load(args.instance, args.runtime_root)
     set_up_logs("agent", settings.log_level, as_json=settings.log_json)
+    started_as = Installation.of(settings.runtime)
+    wait_for_upgrade(settings.runtime)
+    if (installation := Installation.of(settings.runtime)) != started_as:
+        installation.become()
     asyncio.run(run_agent(settings))
     return 0

@@ -12,13 +12,15 @@ from turnout.takedown import down, instances
 
 _DESCRIPTION = """\
 End an edge, however much of it still runs, and remove every program, filter, pin, socket and
-reservation that is ours, and nothing else. Says what it removed; doing it twice does no harm."""
+reservation that is ours, and nothing else. One that runs is drained first, for as long as its
+drain_on_stop says. Says what it removed; doing it twice does no harm."""
 
 _EPILOG = """\
 examples:
   turnout down                   the edge that `turnout run` started
   turnout down --instance two    another one
-  turnout down --all             every edge of this host"""
+  turnout down --all             every edge of this host
+  turnout down --now             without a drain: every call ends at once"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -32,6 +34,7 @@ def add_parser(subparsers: Any) -> None:
     )
     add_instance_options(parser)
     parser.add_argument("--all", action="store_true", help="every instance, not only one")
+    parser.add_argument("--now", action="store_true", help="end its calls at once: no drain first")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,14 +47,18 @@ def run(args: argparse.Namespace) -> int:
     removed = []
     for name in names:
         try:
-            removed += down(settings.replace(instance=name))
+            removed += down(settings.replace(instance=name), _say, is_drained=not args.now)
         except TurnoutError as error:
             # With --all the others go down all the same.
             failed.append(error)
     for line in removed:
-        print(f"turnout: {line}")
+        _say(line)
     for failure in failed:
         print(f"turnout down: {failure}", file=sys.stderr)
     if not removed and not failed:
-        print("turnout: nothing to remove")
+        _say("nothing to remove")
     return 1 if failed else 0
+
+
+def _say(line: str) -> None:
+    print(f"turnout: {line}", flush=True)

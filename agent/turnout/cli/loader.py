@@ -18,12 +18,18 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the pins of the instance complete. Returns 0."""
+    settings = Settings.load(args.instance, args.runtime_root)
+    set_up_logs("loader", settings.log_level, as_json=settings.log_json)
+    load_programs(settings)
+    return 0
+
+
+def load_programs(settings: Settings) -> None:
+    """Compile what is not pinned yet, load and pin it, and say so. Raises KernelError."""
     # LLVM comes with it: nobody else should pay for that.
     from turnout.kernel.loader import load  # noqa: PLC0415
     from turnout.kernel.pins import Pins  # noqa: PLC0415
 
-    settings = Settings.load(args.instance, args.runtime_root)
-    set_up_logs("loader", settings.log_level, as_json=settings.log_json)
     report = load(
         Pins(settings.bpffs, settings.instance),
         flows_max=settings.flow_table,
@@ -36,4 +42,6 @@ def run(args: argparse.Namespace) -> int:
         ", ".join(f"{name} {size} bytes" for name, size in report.program_bytes.items()),
         ", ".join(report.adopted_maps) or "none",
     )
-    return 0
+    if report.carried is not None:
+        carried = ", ".join(f"{count} {name}" for name, count in report.carried.items())
+        log.info("carried over from another ABI: %s", carried)

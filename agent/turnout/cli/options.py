@@ -13,7 +13,10 @@ from turnout.settings.file import DEFAULT_FILE, SettingsFile, check_files
 log = logging.getLogger(__name__)
 
 # Flags that are no settings.
-_ACTIONS = ("command", "dry_run", "json", "all", "config", "file", "action")
+_ACTIONS = (
+    *("command", "dry_run", "json", "all", "config", "file", "action"),
+    *("owner", "deadline", "wait", "now", "hand_off", "to", "install", "directory"),
+)
 
 
 def add_instance_options(parser: argparse.ArgumentParser) -> None:

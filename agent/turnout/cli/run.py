@@ -17,8 +17,9 @@ log = logging.getLogger(__name__)
 
 _DESCRIPTION = """\
 Start an edge and keep it running. The program is compiled and pinned, attached to the interfaces,
-and one transceiver a core is started. Ctrl-C or SIGTERM ends all of it and undoes every change;
-after a kill -9, `turnout down` does that. SIGHUP reads the settings file again; calls go on."""
+and one transceiver a core is started. Ctrl-C ends all of it and undoes every change; SIGTERM does
+so too, once calls had a moment to end. After a kill -9, `turnout down` does that. SIGHUP reads the
+settings file again; calls go on."""
 
 _EPILOG = """\
 examples:
@@ -98,6 +99,18 @@ def add_parser(subparsers: Any) -> None:
     owners.add_argument(
         "--webhook", metavar="URL", help="where the RTP bridge announces calls (default: none)"
     )
+    owners.add_argument(
+        "--transceiver-user",
+        metavar="USER",
+        help="whom transceivers run as: a name or uid, not root (default: turnout, if there is "
+        "such a user, else nobody)",
+    )
+    owners.add_argument(
+        "--drain-on-stop",
+        metavar="SECONDS",
+        help="how long SIGTERM lets calls come to their end before it ends them; 0 is not at all "
+        "(default: 5)",
+    )
     doors = parser.add_argument_group("doors")
     doors.add_argument(
         "--http", metavar="ADDRESS:PORT", help="WHIP for clients (default: 0.0.0.0:8080)"
@@ -138,8 +151,9 @@ def run(args: argparse.Namespace) -> int:
     """Run an edge until it is told to stop. Returns 0, or 1 if it failed and the log says why."""
     settings = _read(args)
     if args.dry_run:
+        lines = plan(settings)
         print("would, and would undo at the end:")
-        print("\n".join(f"  {line}" for line in plan(settings)))
+        print("\n".join(f"  {line}" for line in lines))
         return 0
     require_root("run")
     set_up_logs("run", settings.log_level, as_json=settings.log_json)

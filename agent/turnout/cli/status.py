@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from turnout.cli.drain import describe
 from turnout.cli.options import add_instance_options, instance_from
 from turnout.client import Client
 from turnout.errors import ApiError, SettingsError, TurnoutError
@@ -94,7 +95,8 @@ def format_picture(picture: Picture) -> list[str]:
         lines.append("interface: NONE, nothing is steered")
     lines += _vip_lines(picture)
     lines += [f"WARNING: {warning}" for warning in picture.get("warnings", ())]
-    lines += ["", *_owner_table(picture["owners"]), ""]
+    lines += ["", *_owner_table(picture["owners"])]
+    lines += [*map(describe, picture.get("drains", ())), ""]
     return lines + _counter_lines(picture)
 
 

@@ -1,7 +1,8 @@
 """Judges the facts of a host: will an edge run here, and if not, what mends it.
 
 Pure: the facts come from kernel/facts/, cli/doctor.py prints the findings. The checks of the
-network (interfaces, routes, firewall, ports) are in network.py and firewall.py.
+network (interfaces, routes, firewall, ports) are in network.py and firewall.py, those of a
+running instance in processes.py.
 """
 
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from turnout.doctor.finding import Finding, fail, ok, warn
 from turnout.doctor.network import examine_network
+from turnout.doctor.processes import check_processes
 from turnout.kernel.facts import Compiler, Facts, Kernel
 
 MINIMUM_KERNEL = (5, 18)  # bpf_xdp_load_bytes and XDP with fragments
@@ -30,6 +32,7 @@ def examine(facts: Facts) -> list[Finding]:
         check_bpffs(facts.settings.bpffs, facts.bpffs_mounted),
         *check_compiler(facts.compiler),
         *examine_network(facts),
+        *check_processes(facts),
     ]
 
 

@@ -2,7 +2,8 @@
 
 XDP goes through a pinned bpf_link: it cannot be replaced by accident, its program is swapped in
 one step, and it ends with its pin. TC goes through clsact (tcx needs 6.6) with an explicit
-handle and a name that carries the instance. Called by the edge and by `turnout down`.
+handle and a name that carries the instance. Called by the edge and by `turnout down`;
+swap.py swaps what is attached.
 """
 
 import errno
@@ -15,9 +16,16 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from turnout.errors import AttachError, ForeignProgram, StackedDevices
+from turnout.files import write_whole
 from turnout.kernel import bpf
 from turnout.kernel.connectivity import Gateways
-from turnout.kernel.host import Interface, interface, interfaces, interfaces_below
+from turnout.kernel.host import (
+    Interface,
+    interface,
+    interfaces,
+    interfaces_below,
+    network_namespace,
+)
 from turnout.kernel.pins import Pins
 
 logger = logging.getLogger(__name__)
@@ -48,18 +56,21 @@ def attach(pins: Pins, runtime: Path, name: str, mode: str) -> Attachment:
     """Attach both programs to an interface, or swap them in place where they are ours already.
 
     `mode`: "native" or "generic"; native falls back to generic where the driver refuses it, with
-    a note. Undone when a gateway that answered before answers no more.
+    a note. Undone when a gateway that answered before answers no more; but what an agent before
+    has attached stays, whatever becomes of the host's network meanwhile: calls go through it.
     Raises ForeignProgram, StackedDevices, AttachError.
     """
     link = interface(name)
     _check_fit(pins, link)
-    gateways = Gateways.of(name)
+    stays = _runs_there(pins, link)
+    gateways = Gateways(name, []) if stays else Gateways.of(name)
     note = _attach_xdp(pins, link, mode)
     try:
         _attach_filter(pins, runtime, link)
         gateways.check()
     except BaseException:
-        detach(pins, runtime, name)
+        if not stays:
+            detach(pins, runtime, name)
         raise
     return Attachment(name, link.index, interface(name).xdp_mode, egress=True, note=note)
 
@@ -141,6 +152,17 @@ def _is_ours(pins: Pins, link: Interface) -> bool:
         return bpf.link_ifindex(fd) == link.index
 
 
+def _runs_there(pins: Pins, link: Interface) -> bool:
+    """Tell whether the interface runs the very program that would be attached."""
+    if not _is_ours(pins, link):
+        return False
+    with (
+        bpf.open_pin(pins.link(link.index)) as fd,
+        bpf.open_pin(pins.loaded_program("ingress")) as program,
+    ):
+        return bpf.link_program(fd) == bpf.program_info(program).id
+
+
 def _describe_program(program_id: int) -> str:
     try:
         with bpf.program_by_id(program_id) as fd:
@@ -218,18 +240,23 @@ def _attach_filter(pins: Pins, runtime: Path, link: Interface) -> None:
                 msg = f"{link.name} has a filter {name!r} at handle {FILTER_HANDLE:#x}: remove it"
                 raise ForeignProgram(msg)
         with bpf.open_pin(pins.loaded_program("egress")) as program:
-            ipr.tc(
-                "replace-filter",
-                "bpf",
-                link.index,
-                FILTER_HANDLE,
-                fd=int(program),
-                name=_filter_name(pins),
-                parent=_EGRESS_PARENT,
-                prio=FILTER_PRIORITY,
-                protocol=_ETH_P_ALL,
-                flags=_DIRECT_ACTION,
-            )
+            replace_filter(ipr, pins, link.index, program)
+
+
+def replace_filter(ipr: IPRoute, pins: Pins, index: int, program: int) -> None:
+    """Add the filter, or swap its program in one step: the same handle and priority."""
+    ipr.tc(
+        "replace-filter",
+        "bpf",
+        index,
+        FILTER_HANDLE,
+        fd=int(program),
+        name=_filter_name(pins),
+        parent=_EGRESS_PARENT,
+        prio=FILTER_PRIORITY,
+        protocol=_ETH_P_ALL,
+        flags=_DIRECT_ACTION,
+    )
 
 
 def _has_clsact(ipr: IPRoute, index: int) -> bool:
@@ -284,15 +311,9 @@ def _recorded(runtime: Path) -> list[int]:
         return []
     record = json.loads(path.read_text())
     # Those of another network namespace mean nothing in this one.
-    return list(record["clsact"]) if record["netns"] == _netns() else []
+    return list(record["clsact"]) if record["netns"] == network_namespace() else []
 
 
 def _record(runtime: Path, indexes: list[int]) -> None:
-    path = runtime / _RECORD
-    growing = path.with_suffix(".part")
-    growing.write_text(json.dumps({"netns": _netns(), "clsact": indexes}))
-    growing.replace(path)
-
-
-def _netns() -> int:
-    return Path("/proc/self/ns/net").stat().st_ino
+    record = {"netns": network_namespace(), "clsact": indexes}
+    write_whole(runtime / _RECORD, json.dumps(record))

@@ -8,13 +8,15 @@ kernel/ and by the datapath tests.
 
 import ctypes
 import errno
-import functools
 import mmap
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+
+from turnout.closing import Closing
+from turnout.kernel import libbpf
+from turnout.kernel.libbpf import check, library
 
 XDP = 6  # enum bpf_prog_type: BPF_PROG_TYPE_XDP
 SCHED_CLS = 3  # BPF_PROG_TYPE_SCHED_CLS
@@ -24,151 +26,24 @@ XDP_FLAGS_SKB_MODE = 1 << 1
 XDP_FLAGS_DRV_MODE = 1 << 2
 ANY = 0  # BPF_ANY
 
-_NAME_BYTES = 16  # BPF_OBJ_NAME_LEN
-_LOG_BYTES = 1 << 20
+# As much as the kernel takes: before 6.4 a log that does not fit hides the reason (ENOSPC).
+_LOG_BYTES = (1 << 24) - 1
+_PROGRAM_MAPS_MAX = 64  # MAX_USED_MAPS
 
 
-class _MapInfo(ctypes.Structure):
-    _fields_ = (
-        ("type", ctypes.c_uint32),
-        ("id", ctypes.c_uint32),
-        ("key_size", ctypes.c_uint32),
-        ("value_size", ctypes.c_uint32),
-        ("max_entries", ctypes.c_uint32),
-        ("map_flags", ctypes.c_uint32),
-        ("name", ctypes.c_char * _NAME_BYTES),
-        ("ifindex", ctypes.c_uint32),
-        ("btf_vmlinux_value_type_id", ctypes.c_uint32),
-        ("netns_dev", ctypes.c_uint64),
-        ("netns_ino", ctypes.c_uint64),
-        ("btf_id", ctypes.c_uint32),
-        ("btf_key_type_id", ctypes.c_uint32),
-        ("btf_value_type_id", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32),
-        ("map_extra", ctypes.c_uint64),
-    )
-
-
-class _ProgInfo(ctypes.Structure):
-    # The kernel fills as much as we ask for; what follows the name is not needed.
-    _fields_ = (
-        ("type", ctypes.c_uint32),
-        ("id", ctypes.c_uint32),
-        ("tag", ctypes.c_uint8 * 8),
-        ("jited_prog_len", ctypes.c_uint32),
-        ("xlated_prog_len", ctypes.c_uint32),
-        ("jited_prog_insns", ctypes.c_uint64),
-        ("xlated_prog_insns", ctypes.c_uint64),
-        ("load_time", ctypes.c_uint64),
-        ("created_by_uid", ctypes.c_uint32),
-        ("nr_map_ids", ctypes.c_uint32),
-        ("map_ids", ctypes.c_uint64),
-        ("name", ctypes.c_char * _NAME_BYTES),
-    )
-
-
-class _BtfInfo(ctypes.Structure):
-    _fields_ = (
-        ("btf", ctypes.c_uint64),
-        ("btf_size", ctypes.c_uint32),
-        ("id", ctypes.c_uint32),
-    )
-
-
-class _LinkInfo(ctypes.Structure):
-    _fields_ = (
-        ("type", ctypes.c_uint32),
-        ("id", ctypes.c_uint32),
-        ("prog_id", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32),
-        ("ifindex", ctypes.c_uint32),
-    )
-
-
-class _LoadOptions(ctypes.Structure):
-    _fields_ = (
-        ("sz", ctypes.c_size_t),
-        ("attempts", ctypes.c_int),
-        ("expected_attach_type", ctypes.c_uint32),
-        ("prog_btf_fd", ctypes.c_uint32),
-        ("prog_flags", ctypes.c_uint32),
-        ("prog_ifindex", ctypes.c_uint32),
-        ("kern_version", ctypes.c_uint32),
-        ("attach_btf_id", ctypes.c_uint32),
-        ("attach_prog_fd", ctypes.c_uint32),
-        ("attach_btf_obj_fd", ctypes.c_uint32),
-        ("fd_array", ctypes.c_void_p),
-        ("func_info", ctypes.c_void_p),
-        ("func_info_cnt", ctypes.c_uint32),
-        ("func_info_rec_size", ctypes.c_uint32),
-        ("line_info", ctypes.c_void_p),
-        ("line_info_cnt", ctypes.c_uint32),
-        ("line_info_rec_size", ctypes.c_uint32),
-        ("log_level", ctypes.c_uint32),
-        ("log_size", ctypes.c_uint32),
-        ("log_buf", ctypes.c_char_p),
-    )
-
-
-class _LinkOptions(ctypes.Structure):
-    _fields_ = (("sz", ctypes.c_size_t), ("flags", ctypes.c_uint32), ("pad", ctypes.c_uint32))
-
-
-class _RunOptions(ctypes.Structure):
-    _fields_ = (
-        ("sz", ctypes.c_size_t),
-        ("data_in", ctypes.c_void_p),
-        ("data_out", ctypes.c_void_p),
-        ("data_size_in", ctypes.c_uint32),
-        ("data_size_out", ctypes.c_uint32),
-        ("ctx_in", ctypes.c_void_p),
-        ("ctx_out", ctypes.c_void_p),
-        ("ctx_size_in", ctypes.c_uint32),
-        ("ctx_size_out", ctypes.c_uint32),
-        ("retval", ctypes.c_uint32),
-        ("repeat", ctypes.c_int),
-        ("duration", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32),
-        ("cpu", ctypes.c_uint32),
-        ("batch_size", ctypes.c_uint32),
-    )
-
-
-@functools.cache
-def _library() -> ctypes.CDLL:
-    return ctypes.CDLL("libbpf.so.1", use_errno=True)
-
-
-def _check(result: int, what: str) -> int:
-    """Raise on a negative errno, which is what libbpf 1.x returns."""
-    if result < 0:
-        raise OSError(-result, f"{what}: {os.strerror(-result)}")
-    return result
-
-
-class Fd(int):
-    """An open BPF object. Close it, or use it as a context manager."""
+class Fd(Closing, int):
+    """An open BPF object."""
 
     def close(self) -> None:
         """Close the descriptor; the object lives on while something else holds it."""
         os.close(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 @dataclass(frozen=True, slots=True)
 class MapInfo:
     """What the kernel knows of a map (struct bpf_map_info); sizes in bytes."""
 
+    id: int
     name: str
     type: int
     key_size: int
@@ -189,39 +64,38 @@ class ProgramInfo:
     name: str
     tag: str
     jited_bytes: int
-    xlated_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class ProgramRun:
-    """What BPF_PROG_TEST_RUN gave back: verdict, the packet after it, ns a run."""
+    """What BPF_PROG_TEST_RUN gave back: verdict, the packet after it."""
 
     verdict: int
     data: bytes
-    duration_ns: int
 
 
 def pin(fd: int, path: Path) -> None:
     """Pin a map, program or link at a path in bpffs."""
-    _check(_library().bpf_obj_pin(fd, os.fsencode(path)), f"pin {path}")
+    check(library().bpf_obj_pin(fd, os.fsencode(path)), f"pin {path}")
 
 
 def open_pin(path: Path) -> Fd:
     """Open what is pinned at `path`."""
-    return Fd(_check(_library().bpf_obj_get(os.fsencode(path)), f"open pin {path}"))
+    return Fd(check(library().bpf_obj_get(os.fsencode(path)), f"open pin {path}"))
 
 
 def _object_info(fd: int, info: ctypes.Structure, what: str) -> None:
     size = ctypes.c_uint32(ctypes.sizeof(info))
-    result = _library().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size))
-    _check(result, f"info of {what}")
+    result = library().bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size))
+    check(result, f"info of {what}")
 
 
 def map_info(fd: int) -> MapInfo:
     """Describe the map behind `fd`."""
-    raw = _MapInfo()
+    raw = libbpf.RawMapInfo()
     _object_info(fd, raw, "map")
     return MapInfo(
+        id=raw.id,
         name=raw.name.decode(),
         type=raw.type,
         key_size=raw.key_size,
@@ -234,9 +108,37 @@ def map_info(fd: int) -> MapInfo:
     )
 
 
+def make_map(like: int, entries: int = 0) -> Fd:
+    """Make an empty map like another: its type, sizes, flags and layout. 0 `entries`: as many."""
+    info = map_info(like)
+    btf = library().bpf_btf_get_fd_by_id(info.btf_id)
+    with Fd(check(btf, f"open BTF {info.btf_id}")) as layout:
+        options = libbpf.MapOptions(
+            sz=ctypes.sizeof(libbpf.MapOptions),
+            btf_fd=layout,
+            btf_key_type_id=info.btf_key_type_id,
+            btf_value_type_id=info.btf_value_type_id,
+            map_flags=info.flags,
+        )
+        fd = library().bpf_map_create(
+            *(info.type, info.name.encode(), info.key_size, info.value_size),
+            entries or info.max_entries,
+            ctypes.byref(options),
+        )
+        return Fd(check(fd, f"make map {info.name}"))
+
+
+def program_map_ids(fd: int) -> set[int]:
+    """Return the ids of the maps that a program uses."""
+    ids = (ctypes.c_uint32 * _PROGRAM_MAPS_MAX)()
+    raw = libbpf.RawProgramInfo(nr_map_ids=len(ids), map_ids=ctypes.addressof(ids))
+    _object_info(fd, raw, "program")
+    return set(ids[: raw.nr_map_ids])
+
+
 def program_info(fd: int) -> ProgramInfo:
     """Describe the program behind `fd`."""
-    raw = _ProgInfo()
+    raw = libbpf.RawProgramInfo()
     _object_info(fd, raw, "program")
     return ProgramInfo(
         id=raw.id,
@@ -244,23 +146,22 @@ def program_info(fd: int) -> ProgramInfo:
         name=raw.name.decode(),
         tag=bytes(raw.tag).hex(),
         jited_bytes=raw.jited_prog_len,
-        xlated_bytes=raw.xlated_prog_len,
     )
 
 
 def program_by_id(program_id: int) -> Fd:
     """Open a loaded program by its id; OSError ENOENT when it is gone."""
-    fd = _library().bpf_prog_get_fd_by_id(program_id)
-    return Fd(_check(fd, f"open program id {program_id}"))
+    fd = library().bpf_prog_get_fd_by_id(program_id)
+    return Fd(check(fd, f"open program id {program_id}"))
 
 
 def btf_bytes(btf_id: int) -> bytes:
     """Read the raw BTF blob with that id."""
-    with Fd(_check(_library().bpf_btf_get_fd_by_id(btf_id), f"open BTF {btf_id}")) as fd:
-        raw = _BtfInfo()
+    with Fd(check(library().bpf_btf_get_fd_by_id(btf_id), f"open BTF {btf_id}")) as fd:
+        raw = libbpf.RawBtfInfo()
         _object_info(fd, raw, "BTF")
         blob = ctypes.create_string_buffer(raw.btf_size)
-        raw = _BtfInfo(btf=ctypes.addressof(blob), btf_size=len(blob))
+        raw = libbpf.RawBtfInfo(btf=ctypes.addressof(blob), btf_size=len(blob))
         _object_info(fd, raw, "BTF")
         return blob.raw[: raw.btf_size]
 
@@ -268,13 +169,13 @@ def btf_bytes(btf_id: int) -> bytes:
 def load_program(kind: int, name: str, code: bytes, flags: int = 0) -> Fd:
     """Load instructions; on refusal OSError whose strerror ends with the verifier's last lines."""
     log = ctypes.create_string_buffer(_LOG_BYTES)
-    options = _LoadOptions(
-        sz=ctypes.sizeof(_LoadOptions),
+    options = libbpf.LoadOptions(
+        sz=ctypes.sizeof(libbpf.LoadOptions),
         prog_flags=flags,
         log_size=len(log),
         log_buf=ctypes.cast(log, ctypes.c_char_p),
     )
-    fd = _library().bpf_prog_load(
+    fd = library().bpf_prog_load(
         kind,
         name.encode(),
         b"Dual BSD/GPL",
@@ -291,34 +192,34 @@ def load_program(kind: int, name: str, code: bytes, flags: int = 0) -> Fd:
 def lookup(fd: int, key: bytes, value_bytes: int) -> bytes | None:
     """Read one value; None when the key is absent."""
     value = ctypes.create_string_buffer(value_bytes)
-    result = _library().bpf_map_lookup_elem(fd, key, value)
+    result = library().bpf_map_lookup_elem(fd, key, value)
     if result == -errno.ENOENT:
         return None
-    _check(result, "map look-up")
+    check(result, "map look-up")
     return value.raw
 
 
 def update(fd: int, key: bytes, value: bytes) -> None:
     """Write one value."""
-    _check(_library().bpf_map_update_elem(fd, key, value, ctypes.c_uint64(ANY)), "map update")
+    check(library().bpf_map_update_elem(fd, key, value, ctypes.c_uint64(ANY)), "map update")
 
 
 def delete(fd: int, key: bytes) -> bool:
     """Delete one key; False when it was absent."""
-    result = _library().bpf_map_delete_elem(fd, key)
+    result = library().bpf_map_delete_elem(fd, key)
     if result == -errno.ENOENT:
         return False
-    _check(result, "map delete")
+    check(result, "map delete")
     return True
 
 
 def next_key(fd: int, key: bytes | None, key_bytes: int) -> bytes | None:
     """Return the key after `key` (the first one for None); None at the end."""
     following = ctypes.create_string_buffer(key_bytes)
-    result = _library().bpf_map_get_next_key(fd, key, following)
+    result = library().bpf_map_get_next_key(fd, key, following)
     if result == -errno.ENOENT:
         return None
-    _check(result, "map walk")
+    check(result, "map walk")
     return following.raw
 
 
@@ -333,23 +234,23 @@ def mapped(fd: int, length_bytes: int, *, is_writable: bool = False) -> mmap.mma
 
 def create_xdp_link(program: int, ifindex: int, flags: int) -> Fd:
     """Attach an XDP program as a bpf_link: it stays while the link is open or pinned."""
-    options = _LinkOptions(sz=ctypes.sizeof(_LinkOptions), flags=flags)
-    fd = _library().bpf_link_create(program, ifindex, LINK_XDP, ctypes.byref(options))
-    return Fd(_check(fd, f"attach XDP to interface {ifindex}"))
+    options = libbpf.LinkOptions(sz=ctypes.sizeof(libbpf.LinkOptions), flags=flags)
+    fd = library().bpf_link_create(program, ifindex, LINK_XDP, ctypes.byref(options))
+    return Fd(check(fd, f"attach XDP to interface {ifindex}"))
 
 
 def update_link(link: int, program: int) -> None:
     """Swap the program of a link in one step."""
-    _check(_library().bpf_link_update(link, program, None), "update link")
+    check(library().bpf_link_update(link, program, None), "update link")
 
 
 def detach_link(link: int) -> None:
     """Detach a link now, whoever else holds it."""
-    _check(_library().bpf_link_detach(link), "detach link")
+    check(library().bpf_link_detach(link), "detach link")
 
 
-def _link_info(fd: int) -> _LinkInfo:
-    raw = _LinkInfo()
+def _link_info(fd: int) -> libbpf.RawLinkInfo:
+    raw = libbpf.RawLinkInfo()
     _object_info(fd, raw, "link")
     return raw
 
@@ -370,8 +271,8 @@ def run_program(
     """Run a program on one packet (BPF_PROG_TEST_RUN). `context`: a struct xdp_md or __sk_buff."""
     out = ctypes.create_string_buffer(len(data) + room_bytes)
     packet = ctypes.create_string_buffer(data, len(data))
-    options = _RunOptions(
-        sz=ctypes.sizeof(_RunOptions),
+    options = libbpf.RunOptions(
+        sz=ctypes.sizeof(libbpf.RunOptions),
         data_in=ctypes.addressof(packet),
         data_out=ctypes.addressof(out),
         data_size_in=len(data),
@@ -382,9 +283,14 @@ def run_program(
         given = ctypes.create_string_buffer(context, len(context))
         options.ctx_in = ctypes.addressof(given)
         options.ctx_size_in = len(context)
-    _check(_library().bpf_prog_test_run_opts(program, ctypes.byref(options)), "test run")
+    # A signal in between would end the repetitions with EINTR, and nobody knows after how many.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        result = library().bpf_prog_test_run_opts(program, ctypes.byref(options))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    check(result, "test run")
     return ProgramRun(
         verdict=ctypes.c_int32(options.retval).value,
         data=out.raw[: options.data_size_out],
-        duration_ns=options.duration,
     )

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from turnout.closing import Closing
 from turnout.errors import CompileError
 from turnout.kernel import bpf
 from turnout.kernel.headers import find_headers
@@ -33,9 +33,9 @@ _BUCKET_PLACES = 7
 _LOAD_PER_MILLE = 776
 
 _INCLUDE = re.compile(r'^#include "([^"]+)"$')
-_TYPES = {"ingress": bpf.XDP, "egress": bpf.SCHED_CLS, "sweep": bpf.XDP}
+_TYPES = {"ingress": bpf.XDP, "egress": bpf.SCHED_CLS, "sweep": bpf.XDP, "follow": bpf.XDP}
 # A jumbo interface (MTU 9001 is a cloud default) takes no XDP program without it.
-_FLAGS = {"ingress": bpf.XDP_HAS_FRAGS, "egress": 0, "sweep": 0}
+_FLAGS = {"ingress": bpf.XDP_HAS_FRAGS, "egress": 0, "sweep": 0, "follow": 0}
 
 _PSEUDO_MAP_FD = 1
 _LD_IMM64 = 0x18
@@ -86,7 +86,7 @@ def source_hash(source: str, flags: list[str]) -> str:
 
 
 @dataclass
-class Compiled:
+class Compiled(Closing):
     """What bcc made, with every map of the source.
 
     The maps live as long as this does, or as what refers to them.
@@ -99,23 +99,12 @@ class Compiled:
 
     def load(self, program: str, replace: Mapping[int, int] | None = None) -> bpf.Fd:
         """Load a program, with bcc's maps replaced by others: {bcc's fd: the other fd}."""
-        code = _with_maps(self.code[program], replace or {})
+        code = with_maps(self.code[program], replace or {})
         return bpf.load_program(_TYPES[program], program, code, _FLAGS[program])
 
     def close(self) -> None:
         """Free bcc's maps."""
         self.module.cleanup()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def compile_programs(
@@ -160,7 +149,7 @@ def _maps_of(lib: ctypes.CDLL, module: int) -> dict[str, int]:
     }
 
 
-def _with_maps(code: bytes, replace: Mapping[int, int]) -> bytes:
+def with_maps(code: bytes, replace: Mapping[int, int]) -> bytes:
     """Point the instructions that load a map's address at other descriptors."""
     patched = bytearray(code)
     for at in range(0, len(patched), 8):

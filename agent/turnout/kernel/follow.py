@@ -1,7 +1,7 @@
 """The host's links, addresses and default routes as they are now, and word of every change.
 
 Level-triggered: netlink only says that something has changed, `look` then reads all of it, so a
-lost message costs a moment and never the truth. Called by following.py in the agent.
+lost message costs a moment and never the truth. Called by the edge.
 """
 
 import asyncio

@@ -57,6 +57,11 @@ class DefaultRoute:
     metric: int
 
 
+def network_namespace() -> int:
+    """Return the inode of this process's network namespace."""
+    return Path("/proc/self/ns/net").stat().st_ino
+
+
 def interfaces(ipr: IPRoute | None = None) -> list[Interface]:
     """All links of this network namespace."""
     if ipr is None:

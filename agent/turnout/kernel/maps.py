@@ -1,17 +1,18 @@
 """Typed views of the pinned maps; names, offsets and sizes come from the maps' BTF.
 
 A value is a dict by field name; a scalar key or value is an int, an address 16 bytes. Per-CPU
-values are summed. Called by steering.py (the one writer of settings, lanes, owners and sessions),
-metrics.py and status.py.
+values are summed. Called by kernel_settings.py (the one writer of settings), by steering.py and its
+tables (of lanes, owners and sessions), metrics.py and status.py.
 """
 
+import mmap
 import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
+from turnout.closing import Closing
 from turnout.errors import KernelError, LayoutError
 from turnout.kernel import bpf
 from turnout.kernel.btf import Btf, Codec, Struct
@@ -40,7 +41,7 @@ def codecs(info: bpf.MapInfo) -> tuple[Codec, Codec]:
     return btf.codec(info.btf_key_type_id), btf.codec(info.btf_value_type_id)
 
 
-class KernelMap:
+class KernelMap(Closing):
     """One open map."""
 
     def __init__(self, fd: int) -> None:
@@ -56,6 +57,11 @@ class KernelMap:
     def fields(self) -> list[str]:
         """Names of the value's fields, in C's order; empty for a scalar."""
         return list(self._value.fields) if isinstance(self._value, Struct) else []
+
+    @property
+    def layout(self) -> Codec:
+        """How a value is made up."""
+        return self._value
 
     @property
     def max_entries(self) -> int:
@@ -76,6 +82,11 @@ class KernelMap:
         if self.per_cpu:
             data = data.ljust(self._stride, b"\0") * possible_cpus()
         bpf.update(self._fd, self._key.pack(key), data)
+
+    def put_sum(self, key: Key, total: Value) -> None:
+        """Write a value of a per-CPU map of which nobody counts yet: one CPU gets all of it."""
+        data = self._value.pack(total).ljust(self._stride, b"\0")
+        bpf.update(self._fd, self._key.pack(key), data.ljust(self._value_bytes, b"\0"))
 
     def delete(self, key: Key) -> bool:
         """Delete one entry; False when it was absent."""
@@ -105,9 +116,14 @@ class KernelMap:
 
         A value that the kernel writes meanwhile may be read half; an aligned word never is.
         """
-        with bpf.mapped(self._fd, self._stride * self.max_entries) as table:
+        with self.mapped() as table:
             for at in range(0, len(table), self._stride):
                 yield self._value.unpack(table[at : at + self.info.value_size])
+
+    def mapped(self, *, is_writable: bool = False) -> mmap.mmap:
+        """Map an array made with BPF_F_MMAPABLE into memory, a value each 8-byte-rounded size."""
+        length_bytes = self._stride * self.max_entries
+        return bpf.mapped(self._fd, length_bytes, is_writable=is_writable)
 
     def sum_per_cpu(self, key: Key) -> Record:
         """Sum the CPUs' values field by field."""
@@ -137,7 +153,7 @@ class KernelMap:
         return total
 
 
-class Maps:
+class Maps(Closing):
     """All maps of one instance."""
 
     def __init__(self, opened: dict[str, KernelMap]) -> None:
@@ -162,7 +178,9 @@ class Maps:
             try:
                 opened[name] = KernelMap(bpf.open_pin(pins.map(name)))
             except OSError as error:
-                msg = f"map {name} of instance {pins.instance}: {error}; run `turnout run` first"
+                other = ", ".join(one.directory.name for one in pins.versions())
+                todo = f"{other} is pinned: `turnout upgrade`" if other else "`turnout run` first"
+                msg = f"map {name} of instance {pins.instance}: {error}; {todo}"
                 raise KernelError(msg) from error
         return cls(opened)
 
@@ -175,14 +193,3 @@ class Maps:
         """Close all descriptors."""
         for opened in self._opened.values():
             opened.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()

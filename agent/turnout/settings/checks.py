@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 _INSTANCE = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 # IFNAMSIZ is 16 with the NUL; the kernel refuses '/', ':' and white space.
 _INTERFACE = re.compile(r"[^\s/:]{1,15}")
+# useradd(8) takes no other name; or a number.
+_USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}|[1-9][0-9]{0,9}")
 
 # 1 GB of flows: more than the clients of one host, and the kernel's maps still take it.
 ENTRIES_MOST = 1 << 24
+DRAIN_MOST_S = 24 * 3600
 
 
 def check(settings: "Settings") -> None:
@@ -34,6 +37,10 @@ def check(settings: "Settings") -> None:
     _check_ports(settings)
     _check_upstreams(settings)
     _check_tables(settings)
+    if not 0 <= settings.drain_on_stop <= DRAIN_MOST_S:
+        raise refuse(
+            "drain-on-stop", settings.drain_on_stop, f"must be 0 to {DRAIN_MOST_S} seconds"
+        )
     if (settings.tls_cert is None) != (settings.tls_key is None):
         given = "tls-cert" if settings.tls_key is None else "tls-key"
         other = "tls-key" if settings.tls_key is None else "tls-cert"
@@ -51,6 +58,10 @@ def _check_names(settings: "Settings") -> None:
     if not _INSTANCE.fullmatch(settings.instance):
         allowed = "must be 1 to 32 of a-z, 0-9, - and _, e.g. default"
         raise refuse("instance", repr(settings.instance), allowed)
+    user = settings.transceiver_user
+    if user and (not _USER.fullmatch(user) or user == "root"):
+        allowed = "must be the name or number of a user that is not root, e.g. turnout"
+        raise refuse("transceiver-user", repr(user), allowed)
     if settings.xdp_mode not in XDP_MODES:
         raise refuse("xdp-mode", settings.xdp_mode, f"must be {' or '.join(XDP_MODES)}")
     if settings.log_level not in LOG_LEVELS:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from turnout.errors import SettingsError
+from turnout.files import write_whole
 from turnout.settings.checks import check
 from turnout.settings.keys import KEYS
 from turnout.settings.limits import Limits
@@ -62,6 +63,8 @@ class Settings:
     upstreams: tuple[UpstreamSettings, ...] = ()
     app: str = "echo"
     webhook: str = ""
+    transceiver_user: str = ""
+    drain_on_stop: int = 5
     xdp_mode: str = "generic"
     local: bool = False
     instance: str = "default"
@@ -160,11 +163,7 @@ class Settings:
 
     def write(self) -> None:
         """Write settings.json in one piece, for root alone."""
-        part = self.settings_file.with_suffix(".part")
-        part.unlink(missing_ok=True)
-        part.touch(mode=0o600)
-        part.write_text(self.to_json(), encoding="utf-8")
-        part.replace(self.settings_file)
+        write_whole(self.settings_file, self.to_json(), mode=0o600)
 
     @classmethod
     def from_json(cls, text: str) -> Self:

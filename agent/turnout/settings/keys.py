@@ -106,6 +106,8 @@ _ALL = (
     _key("lanes", parse_lanes, "lane_first", "lane_last"),
     _key("app", parse_app),
     _key("webhook", parse_url),
+    _key("transceiver-user", parse_text),
+    _key("drain-on-stop", parse_number, live=True),
     _key("http", parse_endpoint),
     _key("http-token", parse_token, live=True, source=Source.FILE, is_secret=True),
     _key("open", parse_flag, live=True),

@@ -13,6 +13,8 @@ _TOLD = {
     "deleted": "the media server ended it",
     "no_flow": "no packet of the client came",
     "owner_down": "its media server is down",
+    "handed_over": "its transceiver was lost while the call was handed over",
+    "drained": "its media server was drained and the time for that was up",
 }
 
 

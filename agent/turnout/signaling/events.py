@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from turnout.errors import WireError
+from turnout.wire.sdp import ICE_PWD, ICE_UFRAG
 
 _SESSION_ID = re.compile(r"[0-9a-f]{32}")
+_TEXT_MOST = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def parse_event(line: bytes) -> Event | None:
                 return Alive()
             case _:
                 return None
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         shown = line[:80].decode("ascii", "backslashreplace")
         raise WireError(f"{shown!r} is not an event of a transceiver: {error!r}") from error
 
@@ -76,17 +78,23 @@ def _parse_hello(record: dict[str, Any]) -> Hello:
         # The first half is the kernel's session id, and its 0 means nobody.
         if not _SESSION_ID.fullmatch(session_id) or int(session_id[:16], 16) == 0:
             raise ValueError(f"session id {session_id!r} is not 32 hex digits")
-        sessions.append((session_id, _text(entry["ufrag"]), _text(entry["pwd"])))
+        ufrag, pwd = _text(entry["ufrag"]), _text(entry["pwd"])
+        if not ICE_UFRAG.fullmatch(ufrag) or not ICE_PWD.fullmatch(pwd):
+            raise ValueError(f"session {session_id}: its ufrag or password is none of ICE's")
+        sessions.append((session_id, ufrag, pwd))
     return Hello(_count(record["incarnation"]), _count(record["lane"]), tuple(sessions))
 
 
 def _text(value: object) -> str:
-    if not isinstance(value, str) or not value.isascii():
+    # Reasons get into the log and to clients: no line breaks, and short.
+    if not (isinstance(value, str) and value.isascii() and value.isprintable()):
         raise TypeError(f"{value!r} is not ASCII text")
+    if len(value) > _TEXT_MOST:
+        raise ValueError(f"a text of {len(value)} characters")
     return value
 
 
 def _count(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise TypeError(f"{value!r} is not a whole number")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+        raise TypeError(f"{value!r} is not a whole number below 2^63")
     return value

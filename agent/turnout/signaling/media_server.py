@@ -16,8 +16,8 @@ from turnout.errors import SignalingError, WireError
 from turnout.settings import OWNERS_MAX, Settings
 from turnout.settings.tables import UpstreamSettings
 from turnout.signaling.answer import parse_upstream_answer
+from turnout.signaling.offer_taker import OnEnded, UpstreamAnswer, session_location
 from turnout.signaling.resource_book import Resource, ResourceBook
-from turnout.signaling.upstream import OnEnded, UpstreamAnswer, session_location
 from turnout.steering import Steering
 from turnout.wire import sdpfrag
 from turnout.wire.problem import parse_problem

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from turnout.errors import KernelError, SignalingError, SteeringError, UfragInUse
 from turnout.signaling.answer import build_client_answer, parse_upstream_answer
-from turnout.signaling.upstream import OfferTaker, session_location
+from turnout.signaling.offer_taker import OfferTaker, session_location
 from turnout.steering import Owner, Session, Steering, mint_session_id
 from turnout.wire.sdp import SessionDescription
 
@@ -90,6 +90,8 @@ class Placement:
             and owner.slot in self._upstreams
             and owner.slot not in failed
         ]
+        if not usable and self._steering.drained.issuperset(self._upstreams):
+            raise unavailable("this edge is drained: it takes no new sessions; try again")
         if not usable:
             raise unavailable("no transceiver can take a session now; try again")
         return min(usable, key=lambda owner: (self._load(owner.slot), owner.slot))

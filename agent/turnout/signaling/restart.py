@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from weakref import WeakValueDictionary
 
 from turnout.errors import KernelError, SignalingError, SteeringError, UnknownSession, WireError
-from turnout.signaling.upstream import OfferTaker
+from turnout.signaling.offer_taker import OfferTaker
 from turnout.steering import Session, Steering
 from turnout.wire.sdp import build_host_candidates
 from turnout.wire.sdpfrag import IceFragment
@@ -66,10 +66,20 @@ class Restarts:
             )
         lock = self._locks.setdefault(session.id, asyncio.Lock())
         async with lock:
-            text = await self._upstreams[session.slot].restart(session.id, str(fragment))
+            text = await self._ask(session.id, session.slot, str(fragment))
             if text is None:
                 return None
             return self._steer(session.id, text, advertised)
+
+    async def _ask(self, session_id: str, slot: int, fragment: str) -> str | None:
+        while True:
+            try:
+                return await self._upstreams[slot].restart(session_id, fragment)
+            except SignalingError as error:
+                session = self._steering.sessions.get(session_id)
+                if error.status != 410 or session is None or session.slot == slot:
+                    raise
+                slot = session.slot  # it was handed over meanwhile
 
     async def trickle(self, session: Session, fragment: IceFragment) -> None:
         """Pass the client's candidates on, to who can use them. Raises SignalingError."""

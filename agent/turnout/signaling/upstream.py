@@ -5,16 +5,20 @@ with what the transceiver owns; the WHIP door posts offers through the same obje
 """
 
 import asyncio
+import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import aiohttp
 
-from turnout.errors import SignalingError, SteeringError, WireError
+from turnout.errors import KernelError, SignalingError, SteeringError, WireError
+from turnout.flows import Way
 from turnout.signaling.events import Event, Hello, IceRestarted, SessionEnded, parse_event
+from turnout.signaling.offer_taker import OnEnded, UpstreamAnswer, session_location
 from turnout.steering import Steering
 from turnout.wire import sdpfrag
 from turnout.wire.problem import parse_problem
@@ -24,56 +28,33 @@ log = logging.getLogger(__name__)
 
 OFFER_TIMEOUT_S = 5.0
 DELETE_TIMEOUT_S = 2.0
+HAND_OFF_TIMEOUT_S = 8.0
+# Later a transceiver lets go of nothing: it may take 5 s to say what has become of it.
+LET_GO_SECONDS = 2.5
 # "alive" comes every second; this many silent seconds in a row and the transceiver hangs.
 SILENT_SECONDS = 3
 RECONNECT_FIRST_S = 0.1
 RECONNECT_MOST_S = 1.0
 # A hello names every session with about 120 bytes: room for more sessions than a core can carry.
 LINE_MOST_BYTES = 4 << 20
+# An answer is smaller than the largest offer; what a hand-off tells of one session is too.
+BODY_MOST_BYTES = 1 << 20
 
 # What ends a stream of events: the socket, the transceiver's words, or what they ask of steering.
-_STREAM_ERRORS = (aiohttp.ClientError, OSError, SignalingError, SteeringError, WireError)
+_STREAM_ERRORS = (
+    *(aiohttp.ClientError, OSError),
+    *(KernelError, SignalingError, SteeringError, WireError),
+)
 # What a client can mend in its offer; anything else that goes wrong is the upstream's.
 _OFFER_STATUSES = frozenset({400, 406, 413, 415, 422})
 
-OnEnded = Callable[[str, str], None]
-
 
 @dataclass(frozen=True, slots=True)
-class UpstreamAnswer:
-    """The answer's SDP as the upstream wrote it, and the path of the session's resource."""
+class Door:
+    """Where a transceiver takes sessions from another one, and what that one has to say."""
 
-    body: str
-    location: str
-
-
-def session_location(session_id: str) -> str:
-    """Return the resource of a session on our transceiver; the id is the one we gave it."""
-    return f"/whip/{session_id}"
-
-
-class OfferTaker(Protocol):
-    """What the WHIP door asks of an upstream, ours or not. Every method raises SignalingError."""
-
-    @property
-    def weight(self) -> int:
-        """Its share of new sessions beside the others'."""
-
-    async def post_offer(self, offer: str, session_id: str) -> UpstreamAnswer:
-        """Ask for a session under that id.
-
-        Below 500 the offer is to blame. After any error or cancellation the session may live, and
-        `delete` makes sure that it does not.
-        """
-
-    async def restart(self, session_id: str, fragment: str) -> str | None:
-        """Ask for an ICE restart with the client's fragment; None if that has nothing new."""
-
-    async def trickle(self, session_id: str, fragment: str) -> None:
-        """Tell of the client's candidates."""
-
-    async def delete(self, location: str) -> None:
-        """End a session; that it is gone already is as good."""
+    name: str
+    secret: str
 
 
 class Upstream:
@@ -90,6 +71,7 @@ class Upstream:
         self._is_up = False
         # Sessions asked for but not yet steered -> whether they have ended already.
         self._asked: dict[str, bool] = {}
+        self._leaving: dict[str, asyncio.Event] = {}
 
     @property
     def is_up(self) -> bool:
@@ -113,7 +95,7 @@ class Upstream:
                 headers={"Content-Type": CONTENT_TYPE, "Turnout-Session": session_id},
                 timeout=aiohttp.ClientTimeout(total=OFFER_TIMEOUT_S),
             ) as response:
-                body = await response.read()
+                body = await _read_body(response)
                 if response.status != 201:
                     raise _refusal(response.status, body, self.slot)
                 location = response.headers.get("Location", session_location(session_id))
@@ -143,8 +125,9 @@ class Upstream:
                 headers={"Content-Type": sdpfrag.CONTENT_TYPE, "If-Match": "*"},
                 timeout=aiohttp.ClientTimeout(total=OFFER_TIMEOUT_S),
             ) as response:
-                body = await response.read()
+                body = await _read_body(response)
                 if response.status == 404:
+                    await self._see_off(session_id)
                     raise SignalingError(
                         410, "Session ended", f"session {session_id} has ended; POST a new offer"
                     )
@@ -158,15 +141,96 @@ class Upstream:
         """Do nothing: an ICE-lite agent finds clients by their checks."""
 
     async def delete(self, location: str) -> None:
-        """End a session; that it is gone already is as good. Raises SignalingError (5xx)."""
+        """End a session; that it is gone already is as good. Raises SignalingError (5xx).
+
+        One that is being handed over is steered to who has it when this returns.
+        """
         try:
             async with self._ready().delete(
                 f"http://transceiver{location}",
                 timeout=aiohttp.ClientTimeout(total=DELETE_TIMEOUT_S),
             ) as response:
                 if response.status not in {200, 404}:
-                    raise _refusal(response.status, await response.read(), self.slot)
+                    raise _refusal(response.status, await _read_body(response), self.slot)
+                if response.status == 404:
+                    await self._see_off(location.rpartition("/")[2])
         except (aiohttp.ClientError, OSError) as error:
+            raise self._unreachable(error) from error
+
+    # --- a hand-off
+
+    async def open_door(self) -> Door:
+        """Have it let another transceiver in that hands sessions over. Raises SignalingError."""
+        record = await self._post("/door", None)
+        return Door(str(record["door"]), str(record["secret"]))
+
+    async def hand_off(self, door: Door, session_id: str) -> tuple[str, str, Sequence[Way]]:
+        """Have it hand a session to the transceiver that has opened the door.
+
+        Returns moved, stayed or lost, why, and the client's ways to it. Raises SignalingError: then
+        nobody knows what has happened.
+        """
+        if not self._is_up:
+            return "stayed", f"transceiver {self.slot} is starting or has failed", ()
+        body = {
+            "door": door.name,
+            "secret": door.secret,
+            "sessions": [session_id],
+            # Of the monotonic clock, which is one for all processes.
+            "until": asyncio.get_running_loop().time() + LET_GO_SECONDS,
+        }
+        try:
+            record = await self._post("/hand-off", body)
+        except SignalingError as error:
+            is_deaf = isinstance(error.__cause__, aiohttp.ClientConnectorError)
+            if is_deaf or error.status < 500 or error.status == 502:
+                return "stayed", str(error), ()
+            raise
+        for kind in ("moved", "stayed"):
+            for entry in record[kind]:
+                flows = entry.get("flows", ())
+                ways = [(one["vip"], one["client"][0], one["client"][1]) for one in flows]
+                return kind, entry.get("reason", ""), ways
+        return "lost", record["lost"][0]["reason"], ()
+
+    @contextmanager
+    def expecting(self, session_id: str) -> Iterator[Callable[[], bool]]:
+        """Notice, while the context lasts, whether a session ends that is not steered there yet."""
+        self._asked[session_id] = False
+        try:
+            yield lambda: self._asked[session_id]
+        finally:
+            del self._asked[session_id]
+
+    @contextmanager
+    def leaving(self, session_id: str) -> Iterator[None]:
+        """Have who misses the session here wait until the context ends, and it is steered anew."""
+        self._leaving[session_id] = asyncio.Event()
+        try:
+            yield
+        finally:
+            self._leaving.pop(session_id).set()
+
+    async def _see_off(self, session_id: str) -> None:
+        if session_id in self._leaving:
+            await self._leaving[session_id].wait()
+
+    async def _post(self, path: str, body: object) -> dict[str, Any]:
+        try:
+            async with self._ready().post(
+                f"http://transceiver{path}",
+                json=body,
+                timeout=aiohttp.ClientTimeout(total=HAND_OFF_TIMEOUT_S),
+            ) as response:
+                if not response.ok:
+                    reply = await _read_body(response)
+                    _, detail = parse_problem(reply) or ("", "")
+                    raise SignalingError(
+                        response.status, "Not handed over", detail or f"status {response.status}"
+                    )
+                record: dict[str, Any] = json.loads(await _read_body(response))
+                return record
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             raise self._unreachable(error) from error
 
     async def run(self, steering: Steering, on_ended: OnEnded | None = None) -> None:
@@ -181,7 +245,9 @@ class Upstream:
         down_at = loop.time() + SILENT_SECONDS
         # A kept connection could lead to a process that is dead by the next offer.
         connector = aiohttp.UnixConnector(str(self._socket), limit=0, force_close=True)
-        async with aiohttp.ClientSession(connector=connector) as self._http:
+        # What it says counts as it comes: a few packed bytes must not become a gigabyte.
+        session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
+        async with session as self._http:
             while True:
                 try:
                     await self._follow(self._http, steering, on_ended)
@@ -205,8 +271,12 @@ class Upstream:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=SILENT_SECONDS)
         async with http.get("http://transceiver/events", timeout=timeout) as response:
             if response.status != 200:
-                raise _refusal(response.status, await response.read(), self.slot)
+                raise _refusal(response.status, await _read_body(response), self.slot)
+            greeted = False
             async for event in _read_events(response.content):
+                if isinstance(event, Hello) == greeted:
+                    raise WireError("a stream of events starts with the one hello it has")
+                greeted = True
                 self._apply(event, steering, on_ended)
 
     def _apply(self, event: Event, steering: Steering, on_ended: OnEnded | None) -> None:
@@ -271,6 +341,17 @@ class Upstream:
         return SignalingError(
             503, "Transceiver unreachable", f"transceiver {self.slot} on {self._socket}: {reason}"
         )
+
+
+async def _read_body(response: aiohttp.ClientResponse) -> bytes:
+    """Read a body whole. Raises SignalingError: it is longer than any that we send."""
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > BODY_MOST_BYTES:
+            detail = f"the transceiver's answer has more than {BODY_MOST_BYTES} bytes"
+            raise SignalingError(502, "Answer too long", detail)
+    return bytes(body)
 
 
 async def _read_events(content: aiohttp.StreamReader) -> AsyncIterator[Event]:

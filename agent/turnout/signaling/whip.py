@@ -15,12 +15,12 @@ from aiohttp import web
 from turnout.errors import SignalingError, WireError
 from turnout.signaling.ended import EndedSessions
 from turnout.signaling.guard import allow_browsers, build_guard, client_of
+from turnout.signaling.offer_taker import OfferTaker, session_location
 from turnout.signaling.page import add_page
 from turnout.signaling.placement import Advertised, Placement
 from turnout.signaling.policy import WhipPolicy, build_links
 from turnout.signaling.problem import build_problem_middleware
 from turnout.signaling.restart import Restarts, build_etag, matches_any, matches_etag
-from turnout.signaling.upstream import OfferTaker, session_location
 from turnout.steering import Session, Steering
 from turnout.wire import sdpfrag
 from turnout.wire.sdp import CONTENT_TYPE, SessionDescription
@@ -143,8 +143,11 @@ class _Door:
     async def delete(self, request: web.Request) -> web.Response:
         """End a session: the transceiver says goodbye, then nothing is steered any more."""
         session = self._find(request)
-        await self._placement.discard(session.slot, session.id)
-        # The transceiver's own event may have ended it while we waited.
+        slot = -1
+        # While we wait its own event may end it, and it may be handed over.
+        while (known := self._steering.sessions.get(session.id)) and known.slot != slot:
+            slot = known.slot
+            await self._placement.discard(slot, session.id)
         if session.id in self._steering.sessions:
             self._steering.remove_session(session.id)
         self._ended.forget(session.id)

@@ -5,6 +5,7 @@ Started and watched by the supervisor; knows nothing of it but SIGTERM.
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -18,10 +19,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from turnout.logs import LOG_LEVELS, set_up_logs
+from turnout.notify import serving
+from turnout.privileges import become
 from turnout.transceiver.app import AppFactory
 from turnout.transceiver.bridge import Backend, Bridges
-from turnout.transceiver.control import Control, Identity
+from turnout.transceiver.control import Control, Identity, listen_at
 from turnout.transceiver.echo import Echo
+from turnout.transceiver.handover import HandOvers
 from turnout.transceiver.handshakes import HANDSHAKES_MAX
 from turnout.transceiver.webhook import Webhook
 from turnout.transceiver.worker import SESSIONS_MAX, Worker
@@ -43,6 +47,12 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         "--vip", action="append", type=_address, required=True, help="local address; repeatable"
     )
     parser.add_argument("--control", type=Path, required=True, help="path of the UNIX socket")
+    parser.add_argument(
+        "--user",
+        type=_user,
+        metavar="UID:GID",
+        help="whom to become when sockets are open; without it whoever starts this is kept",
+    )
     parser.add_argument(
         "--app", type=_app, default="echo", help="what answers calls: echo, or rtp://HOST:PORT"
     )
@@ -66,6 +76,13 @@ def _port(text: str) -> int:
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"{port} is no UDP port (0 to 65535)")
     return port
+
+
+def _user(text: str) -> tuple[int, int]:
+    user, group = (int(part) for part in text.split(":"))
+    if user < 1 or group < 1:
+        raise argparse.ArgumentTypeError(f"{text}: a transceiver is not to be root")
+    return user, group
 
 
 def _at_least_one(text: str) -> int:
@@ -110,11 +127,17 @@ async def run(options: argparse.Namespace) -> None:
     )
     loop.set_exception_handler(lambda _loop, context: _log_bug(worker, context))
     identity = Identity(options.slot, secrets.randbelow((1 << 63) - 1) + 1)
+    hand_overs = HandOvers(worker, options.app)
+    listener = listen_at(options.control)
+    if options.user is not None:
+        # Nothing has been read from a socket yet; all that takes privilege is open.
+        become(*options.user)
     worker.start()
     try:
         async with (
-            Control(worker, identity).serve(options.control),
+            Control(worker, identity, hand_overs).serve(listener),
             _announcing(webhook, worker),
+            serving(lambda: f"lane {worker.lane}, {len(worker.sessions)} sessions"),
         ):
             logger.info(
                 "slot %d: %s on %s, lane %d",
@@ -123,12 +146,15 @@ async def run(options: argparse.Namespace) -> None:
                 ", ".join(options.vip),
                 worker.lane,
             )
-            # What lives now lives for ever: the collector need not look at it again.
+            # What lives now lives for ever: to look for garbage in it takes 10 ms, in which no call
+            # has its turn. Sessions leave none.
+            gc.collect()
             gc.freeze()
             await stop.wait()
             logger.info("slot %d: stopping, %d sessions", options.slot, len(worker.sessions))
             worker.close()
     finally:
+        hand_overs.close()
         worker.close()
 
 
@@ -171,7 +197,8 @@ def main(arguments: list[str] | None = None) -> int:
         # One line: what failed is the machine's state, not this program.
         logger.error("slot %d cannot start: %s", options.slot, error)  # noqa: TRY400
         return 1
-    options.control.unlink(missing_ok=True)
+    with contextlib.suppress(PermissionError):  # as another user; then its successor replaces it
+        options.control.unlink(missing_ok=True)
     return 0
 
 

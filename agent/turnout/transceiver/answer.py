@@ -45,6 +45,8 @@ _PROFILES = frozenset(
 _SCTP_PROFILES = frozenset({"UDP/DTLS/SCTP", "TCP/DTLS/SCTP", "DTLS/SCTP"})
 # Hash of a=fingerprint -> digest bytes. SHA-1 and MD5 can be forged (RFC 8122 section 5).
 _HASHES = {"sha-256": 32, "sha-384": 48, "sha-512": 64}
+# A client has a certificate or two; what an offer names is kept as long as its session.
+FINGERPRINTS_MAX = 16
 # Opus wherever it is offered, else what comes first of these. (name, clock rate in RTP, channels)
 _OPUS = ("opus", 48000, 2)
 _TELEPHONY = {("pcmu", 8000, 1), ("pcma", 8000, 1), ("g722", 8000, 1)}
@@ -235,6 +237,8 @@ def _choose_fingerprints(offered: Sequence[Fingerprint]) -> tuple[Fingerprint, .
             f"media is keyed by DTLS: offer a=fingerprint with {', '.join(_HASHES)}; "
             f"the offer has {found}",
         )
+    if len(usable) > FINGERPRINTS_MAX:
+        raise WireError(f"{len(usable)} of a=fingerprint: at most {FINGERPRINTS_MAX} are taken")
     for algorithm, digest in usable:
         wanted = _HASHES[algorithm]
         if len(digest) != wanted * 3 - 1:

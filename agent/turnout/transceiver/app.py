@@ -1,9 +1,11 @@
 """What an application of the transceiver is: it takes a session's audio and may send some."""
 
 from collections.abc import Mapping
+from socket import socket
 from typing import Protocol
 
 from turnout.transceiver.counters import Counters
+from turnout.transceiver.moving import State
 from turnout.wire.rtp import RtpPacket
 from turnout.wire.sdp import Codec
 
@@ -41,6 +43,15 @@ class App(Protocol):
 
     def receive_rtp(self, packet: RtpPacket, now: float) -> None:
         """Take one authenticated packet of a negotiated payload type, never the same twice."""
+
+    def leave(self) -> tuple[State, list[socket]]:
+        """Stop, without a word to anybody: another process goes on with what is returned.
+
+        The sockets are not closed: whoever sends them does. Called in place of `close`.
+        """
+
+    def resume(self, state: State, sockets: list[socket]) -> None:
+        """Go on with what `leave` returned elsewhere. Called in place of `start`."""
 
     def close(self) -> None:
         """Let go of everything; the call has ended, perhaps before it started."""

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from turnout.errors import WireError
 from turnout.transceiver.app import Call
+from turnout.transceiver.moving import State, put_slots, take_slots
 from turnout.transceiver.timeline import TimeLine
 from turnout.wire.rtp import RTP_HEADER_BYTES, RtpPacket, build_rtp, is_rtcp, parse_rtp
 
@@ -143,6 +144,20 @@ class Bridge:
             return
         timestamp = self._time_line.map(packet, now)
         self._call.send_rtp(packet.payload_type, packet.marker, timestamp, packet.payload, now)
+
+    def leave(self) -> tuple[State, list[socket.socket]]:
+        """Return the time line, and the socket with all that waits in it."""
+        opened, self._socket = self._socket, None
+        if opened is not None:
+            asyncio.get_running_loop().remove_reader(opened)
+        return take_slots(self._time_line), [] if opened is None else [opened]
+
+    def resume(self, state: State, sockets: list[socket.socket]) -> None:
+        """Go on with them."""
+        self._time_line = put_slots(TimeLine, state)
+        for opened in sockets:
+            self._socket = opened
+            asyncio.get_running_loop().add_reader(opened, self._drain)
 
     def close(self) -> None:
         """Close the socket and announce the end, if the call had started."""

@@ -2,7 +2,8 @@
 
 POST /whip takes an SDP offer, PATCH /whip/<id> restarts ICE, DELETE /whip/<id> ends a session,
 GET /events streams what happens as lines of JSON, GET /status tells everything, PUT /settings
-changes VIPs and log level. Errors are application/problem+json (RFC 9457).
+changes VIPs and log level. POST /door lets another transceiver in that hands its sessions over, as
+POST /hand-off has it do. Errors are application/problem+json (RFC 9457).
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import contextlib
 import json
 import os
 import re
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -20,6 +22,7 @@ from aiohttp import web
 
 from turnout.errors import SignalingError, WireError
 from turnout.logs import LOG_LEVELS, set_log_level
+from turnout.transceiver.handover import HandOvers
 from turnout.transceiver.session import Session
 from turnout.transceiver.worker import Worker, no_session
 from turnout.wire import problem, sdpfrag
@@ -32,6 +35,7 @@ OFFER_BYTES_MOST = 1 << 20
 ALIVE_SECONDS = 1.0
 # A follower that is so many events behind is cut off: it comes back and gets a fresh hello.
 _EVENTS_BEHIND_MOST = 10_000
+_BACKLOG = 128
 _SESSION_ID = re.compile(r"[0-9a-f]{32}")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -49,8 +53,9 @@ class Identity:
 class Control:
     """The HTTP application over one worker."""
 
-    def __init__(self, worker: Worker, identity: Identity) -> None:
+    def __init__(self, worker: Worker, identity: Identity, hand_overs: HandOvers) -> None:
         self._worker = worker
+        self._hand_overs = hand_overs
         self._identity = identity
         self._followers: set[asyncio.Queue[Event | None]] = set()
         worker.on_ended = self._publish_ended
@@ -63,6 +68,8 @@ class Control:
                 web.post("/whip", self._post_whip),
                 web.patch("/whip/{id}", self._patch_whip),
                 web.delete("/whip/{id}", self._delete_whip),
+                web.post("/door", self._post_door),
+                web.post("/hand-off", self._post_hand_off),
                 web.get("/events", self._get_events),
                 web.get("/status", self._get_status),
                 web.put("/settings", self._put_settings),
@@ -107,6 +114,21 @@ class Control:
         if not self._worker.end_session(session_id, "deleted"):
             raise no_session(session_id)
         return web.Response()
+
+    async def _post_door(self, _request: web.Request) -> web.Response:
+        return web.json_response(self._hand_overs.open_door(), status=201)
+
+    async def _post_hand_off(self, request: web.Request) -> web.Response:
+        """Hand sessions to the transceiver behind a door; see HandOvers.give."""
+        try:
+            body = await request.json()
+            door, secret = str(body["door"]), str(body["secret"])
+            sessions = [str(session_id) for session_id in body["sessions"]]
+            until = float(body["until"])
+        except (ValueError, TypeError, KeyError) as error:
+            wanted = '{"door": NAME, "secret": TEXT, "sessions": [ID, ...], "until": SECONDS}'
+            raise SignalingError(400, "Bad hand-off", f"{error!r}: send {wanted}") from error
+        return web.json_response(await self._hand_overs.give(door, secret, sessions, until=until))
 
     async def _get_events(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
@@ -194,18 +216,33 @@ class Control:
         )
 
     @contextlib.asynccontextmanager
-    async def serve(self, path: Path) -> AsyncIterator[None]:
-        """Serve on the UNIX socket at `path` while the context lasts."""
+    async def serve(self, listener: socket.socket) -> AsyncIterator[None]:
+        """Serve on what `listen_at` opened while the context lasts; it is closed then."""
         runner = web.AppRunner(self.application, access_log=None, shutdown_timeout=0.5)
         await runner.setup()
         try:
-            # A predecessor's may be there; aiohttp replaces it. One supervisor runs one of a slot.
-            await web.UnixSite(runner, path).start()
+            await web.SockSite(runner, listener).start()
             yield
         finally:
             for queue in list(self._followers):
                 self._cut_off(queue)
             await runner.cleanup()
+
+
+def listen_at(path: Path) -> socket.socket:
+    """Open the UNIX socket at `path`, for this user alone if umask says so. Raises OSError.
+
+    A predecessor's may be there and is replaced: one supervisor runs one transceiver of a slot.
+    """
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(str(path))
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 async def _read_text(request: web.Request, content_type: str) -> str:

@@ -18,8 +18,10 @@ class Counters:
     handled__dtls: int = 0
     handled__rtp: int = 0
     handled__rtcp: int = 0
+    handled__forwarded: int = 0  # to who has the session now
 
     ignored__stun_indication: int = 0  # keeps a NAT open; anybody can send one
+    ignored__dtls_left: int = 0  # its association ended in a hand-off: nobody can read it
 
     drop__empty: int = 0
     drop__unknown_class: int = 0  # first byte is none of STUN, DTLS, RTP (RFC 7983)
@@ -76,6 +78,9 @@ class Counters:
     internal_errors: int = 0  # a bug: the log has its traceback
 
     sessions_created: int = 0
+    sessions_taken: int = 0  # in a hand-off, from another transceiver
+    sessions_given: int = 0
+    sessions_spoiled: int = 0  # ended in a hand-off that failed on its way
     sessions_ended__deleted: int = 0
     sessions_ended__bye: int = 0
     sessions_ended__dtls_closed: int = 0

@@ -34,6 +34,7 @@ from turnout.wire.dtls import (
 logger = logging.getLogger(__name__)
 
 MTU = 1200
+LEFT = "left"
 # OpenSSL expects DTLS 1.3 in a later version. What we tell of its records (plaintext epochs, the
 # key export's place) holds for 1.2, so it is pinned until 1.3 has been looked at.
 _DTLS_1_2 = 0xFEFD
@@ -118,12 +119,17 @@ def matches_fingerprint(
 
 
 class DtlsServer:
-    """One session's DTLS association; `state` is new, handshaking, connected, closed or failed."""
+    """One session's DTLS association; `state` is new, handshaking, connected, closed, failed, left.
+
+    `left`: the session was handed over by the process that had it.
+    """
 
     def __init__(self, identity: DtlsIdentity, counters: Counters) -> None:
         self._context = identity.context
         self._counters = counters
         self._connection: SSL.Connection | None = None
+        self._farewell = b""  # the close_notify of an association that another process had
+        self._waiting = b""
         self._has_key_exchange = False
         self._was_spoiled = False
         self.state = "new"
@@ -228,8 +234,9 @@ class DtlsServer:
 
     def take_datagrams(self) -> list[bytes]:
         """Return what is to be sent now. The memory BIO knows no datagram edges, so re-cut it."""
+        waiting, self._waiting = self._waiting, b""
         if self._connection is None:
-            return []
+            return [waiting] if waiting else []
         stream = b""
         while True:
             try:
@@ -287,12 +294,33 @@ class DtlsServer:
 
     def close(self) -> None:
         """Queue close_notify, if there is anything to close."""
+        self._waiting, self._farewell = self._farewell, b""
         if self._connection is not None and self.state != "handshaking":
             try:
                 self._connection.shutdown()
             except SSL.Error as error:
                 logger.debug("DTLS close_notify not sent: %s", error)
         self.state = "closed"
+
+    def leave(self) -> bytes:
+        """Let go of the association: OpenSSL moves no connection elsewhere.
+
+        Returns its close_notify, the last record under its keys: whoever has the session in the end
+        sends it, once. Nothing is sent now.
+        """
+        farewell = self._farewell
+        if self._connection is not None:
+            self.take_datagrams()
+            self.close()
+            farewell = b"".join(self.take_datagrams())
+        self.resume(b"")
+        return farewell
+
+    def resume(self, farewell: bytes) -> None:
+        """Take the place of an association that another process has let go of."""
+        self._connection = None
+        self._farewell = farewell
+        self.state = LEFT
 
     def release(self) -> None:
         """Let go of OpenSSL's memory, about 95 kB, without waiting for the collector."""

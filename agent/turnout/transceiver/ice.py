@@ -5,22 +5,24 @@ proves it; the client's nomination selects it. Media and DTLS go to the selected
 Integrity covers neither address nor time: a check that was captured can be sent again, from
 anywhere, for as long as its ufrag is in use. So a check alone proves nothing and is no sign of
 life; only the answer to a probe, whose transaction id nobody can guess, is.
-Sans-IO: called by session.py, sends through `Outside.transmit`.
+Sans-IO: called by session.py, sends through `Outside.transmit` and probing.py.
 """
 
-import secrets
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from dataclasses import astuple
+from typing import TYPE_CHECKING
 
-from turnout.transceiver.counters import Counters
+from turnout.errors import WireError
+from turnout.transceiver.credentials import Credentials
 from turnout.transceiver.flow import NEVER, Address, Flow
-from turnout.transceiver.handshakes import Handshakes
+from turnout.transceiver.moving import NotMovable, State
+from turnout.transceiver.outside import Outside
+from turnout.transceiver.probing import Prober
 from turnout.wire.stun import (
     BINDING_SUCCESS,
     ROLE_CONFLICT,
     StunDatagram,
     build_binding_error,
-    build_binding_request,
     build_binding_success,
     open_stun,
 )
@@ -32,51 +34,17 @@ FLOWS_MAX = 8
 SILENCE_SECONDS = 5.0
 # The same for a selected flow while the client's media comes in by another proven one.
 ELSEWHERE_SECONDS = 2.0
-# From one transmission of a probe to the next; after the last one it counts as unanswered.
-PROBE_WAITS = (0.1, 0.2, 0.4, 0.8, 1.0)
-PROBE_SECONDS = sum(PROBE_WAITS)
 # A flow that stays unproven is probed again at its next check, but not more often than this.
 PROBE_PAUSE_SECONDS = 3.0
 # A proof older than this does not count for a nomination: the address may be another's by now.
 PROOF_SECONDS = 5.0
-# Peer-reflexive type preference 110, local preference 65535, component 1 (RFC 8445 section 5.1.2.1)
-PROBE_PRIORITY = 110 << 24 | 65535 << 8 | 255
 
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """ICE ufrag and password of both ends; an ICE restart makes new ones."""
-
-    local_ufrag: str
-    local_pwd: str
-    remote_ufrag: str
-    remote_pwd: str
-
-
-class Outside(Protocol):
-    """What a session needs of the process around it."""
-
-    counters: Counters
-    handshakes: Handshakes
-    probes: dict[bytes, Flow]  # transaction id -> flow of every probe on its way
-
-    def transmit(self, flow: Flow, data: bytes) -> None:
-        """Send one datagram to the flow's client from the flow's VIP."""
-
-    def add_flow(self, flow: Flow) -> None:
-        """Deliver what comes from the flow's address, unless another session has it already."""
-
-    def claim_flow(self, flow: Flow) -> None:
-        """Deliver what comes from the flow's address, taking it from any other session."""
-
-    def drop_flow(self, flow: Flow) -> None:
-        """Deliver it no longer."""
-
-    def ice_restarted(self, session: "Session", retired: str) -> None:
-        """Forget the ufrag that the restart has replaced."""
-
-    def session_ended(self, session: "Session", reason: str) -> None:
-        """Forget the session."""
+# What a hand-off carries of an agent's flows, beside their addresses.
+_ROLES = ("selected", "_nominated", "_followed")
+_MOVING = (
+    *("ufrag", "received_at", "alive_at", "media_at", "proven_at"),
+    *("bytes_in", "bytes_out", "probe_started"),
+)
 
 
 class IceAgent:
@@ -85,7 +53,7 @@ class IceAgent:
     def __init__(self, session: "Session", credentials: Credentials, outside: Outside) -> None:
         self._session = session
         self._outside = outside
-        self._tie_breaker = secrets.randbits(64)
+        self._prober = Prober(outside)
         # By local ufrag, the current one first: while a restart goes on there are two.
         self.credentials = {credentials.local_ufrag: credentials}
         self._current = credentials
@@ -214,7 +182,7 @@ class IceAgent:
 
     def forget(self, flow: Flow) -> None:
         """Take back a flow: it is the longest unused, or another session has proven it its own."""
-        self._stop_probe(flow)
+        self._prober.stop(flow)
         del self.flows[flow.vip, flow.address]
         if flow is self.selected:
             self.selected = None
@@ -246,7 +214,7 @@ class IceAgent:
         if response.kind != BINDING_SUCCESS:
             self._outside.counters.drop__stun_unsolicited += 1
             return False
-        self._stop_probe(flow)
+        self._prober.stop(flow)
         self._outside.counters.probes_answered += 1
         self._outside.counters.handled__stun_response += 1
         flow.proven_at = flow.alive_at = now
@@ -260,45 +228,12 @@ class IceAgent:
         return True
 
     def _start_probe(self, flow: Flow, now: float) -> None:
-        self._stop_probe(flow)
         # A flow of a retired generation is the client's all the same.
-        current = self.credentials.get(flow.ufrag, self._current)
-        flow.probe_id = secrets.token_bytes(12)
-        flow.probe_pwd = current.remote_pwd.encode()
-        flow.probe = build_binding_request(
-            username=f"{current.remote_ufrag}:{current.local_ufrag}",
-            pwd=current.remote_pwd,
-            priority=PROBE_PRIORITY,
-            tie_breaker=self._tie_breaker,
-            transaction_id=flow.probe_id,
-        )
-        flow.probe_started = now
-        flow.probe_transmissions = 0
-        self._outside.probes[flow.probe_id] = flow
-        self._outside.counters.probes += 1
-        self._continue_probe(flow, now)
+        self._prober.start(flow, self.credentials.get(flow.ufrag, self._current), now)
 
     def _continue_probe(self, flow: Flow, now: float) -> None:
-        sent = flow.probe_transmissions
-        if sent == len(PROBE_WAITS) or now - flow.probe_started >= PROBE_SECONDS:
-            self._stop_probe(flow)
-            if flow is self.selected:
-                self._follow_media(flow, now)
-            return
-        flow.probe_next = now + PROBE_WAITS[sent]
-        flow.probe_is_held = not flow.may_send(len(flow.probe))
-        if flow.probe_is_held:
-            self._outside.counters.amplification_limited += 1
-            return
-        flow.probe_transmissions += 1
-        flow.bytes_out += len(flow.probe)
-        self._outside.transmit(flow, flow.probe)
-
-    def _stop_probe(self, flow: Flow) -> None:
-        flow.probe_is_held = False
-        if flow.is_probing:
-            del self._outside.probes[flow.probe_id]
-            flow.probe_next = NEVER
+        if not self._prober.go_on(flow, now) and flow is self.selected:
+            self._follow_media(flow, now)
 
     def _follow_media(self, silent: Flow, now: float) -> None:
         """Go where the client's media comes from: the selected flow does not answer any more.
@@ -342,7 +277,69 @@ class IceAgent:
             return min(due, selected.probe_next)
         return min(due, silent_until)
 
+    def check_movable(self) -> None:
+        """Raise NotMovable while a restart goes on or nothing is selected."""
+        if self._restarting is not None:
+            raise NotMovable("an ICE restart is going on")
+        if self.selected is None:
+            raise NotMovable("no way to its client is selected")
+
+    def leave(self, vip_of: Callable[[int], str]) -> State:
+        """Stop and return credentials and flows. `vip_of`: the VIP of a flow's number.
+
+        A probe that is on its way is not waited for: the next owner sends another.
+        """
+        state: State = {
+            "tie_breaker": self._prober.tie_breaker,
+            "credentials": astuple(self._current),
+            "flows": [
+                {
+                    "vip": vip_of(flow.vip),
+                    "address": flow.address,
+                    "is_probing": flow.is_probing,
+                    "roles": [role for role in _ROLES if getattr(self, role) is flow],
+                    **{name: getattr(flow, name) for name in _MOVING},
+                }
+                for flow in self.flows.values()
+            ],
+        }
+        self.close()
+        return state
+
+    def resume(self, state: State, number_of: Callable[[str], int | None], now: float) -> None:
+        """Go on with what another process left; its VIPs that we do not have are left out."""
+        self._prober.tie_breaker = state["tie_breaker"]
+        for known in state["flows"]:
+            vip = number_of(known["vip"])
+            if vip is None:
+                continue
+            flow = Flow(self._session, vip, tuple(known["address"]), now)
+            for name in _MOVING:
+                setattr(flow, name, known[name])
+            self.flows[vip, flow.address] = flow
+            for role in _ROLES:
+                if role in known["roles"]:
+                    setattr(self, role, flow)
+            if flow.is_proven:
+                self._outside.claim_flow(flow)
+            else:
+                self._outside.add_flow(flow)
+            if known["is_probing"] and self.knows(flow):
+                self._start_probe(flow, now)
+        if self.selected is None:
+            raise WireError("the selected way is another client's, or its VIP is not served here")
+
+    def doubt(self, now: float) -> None:
+        """Ask the client at the selected flow whether it is still there."""
+        if self.selected is not None and not self.selected.is_probing:
+            self._start_probe(self.selected, now)
+
     def close(self) -> None:
-        """Forget every flow and every probe on its way."""
+        """Forget every flow, every probe on its way, and the session, which has ended.
+
+        Nothing is left that refers to who refers to it: an ended session is freed at once, and not
+        when the collector finds it.
+        """
         for flow in list(self.flows.values()):
             self.forget(flow)
+        del self._session

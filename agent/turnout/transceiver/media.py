@@ -6,6 +6,7 @@ through `transmit`. It is silent until `start` brings the keys.
 
 import secrets
 from collections.abc import Callable
+from socket import socket
 
 import pylibsrtp
 
@@ -13,8 +14,10 @@ from turnout.errors import WireError
 from turnout.transceiver.answer import Negotiated
 from turnout.transceiver.app import AppFactory
 from turnout.transceiver.counters import Counters
+from turnout.transceiver.moving import NotMovable, State, pack, put_slots, take_slots, unpack
+from turnout.transceiver.replay import SeenIndices, extend_sequence
 from turnout.transceiver.rtcp import Emission, Reception
-from turnout.transceiver.srtp import PROTECT_MOST, UNPROTECT_MOST, Srtp
+from turnout.transceiver.srtp import PROFILES, PROTECT_MOST, UNPROTECT_MOST, Srtp
 from turnout.wire.rtp import (
     RTP_HEADER_BYTES,
     Goodbye,
@@ -31,6 +34,10 @@ from turnout.wire.sdp import Codec
 SSRCS_MAX = 16
 # Reports leave every 2.5 s on average, varied by half so that sessions do not march in step.
 REPORT_SECONDS = 2.5
+# SRTCP indices that another process used are burnt in slices of half a millisecond, between which
+# other calls have their turn.
+_BURNT_AT_ONCE = 250
+_BURN_SECONDS = 0.05
 # A source not heard for so long does not keep a session alive whose other source said BYE.
 _SOURCE_SECONDS = 5.0
 
@@ -46,13 +53,15 @@ class Media:
         "_codecs",
         "_counters",
         "_emission",
+        "_latest",
         "_may_send",
         "_payload_types",
         "_receptions",
         "_report_at",
+        "_seen",
+        "_seen_reports",
         "_session_id",
         "_srtp",
-        "_ssrcs",
         "_transmit",
         "_wall_offset",
         "has_ended",
@@ -83,7 +92,10 @@ class Media:
         self._payload_types = frozenset(codec.payload_type for codec in self._codecs)
         self._may_send = negotiated.direction in {"sendrecv", "sendonly"}
         self._srtp: Srtp | None = None
-        self._ssrcs: set[int] = set()
+        # By SSRC, what came of it; of SRTP also the datagram with the highest index.
+        self._seen: dict[int, SeenIndices] = {}
+        self._latest: dict[int, bytes] = {}
+        self._seen_reports: dict[int, SeenIndices] = {}
         self._receptions: dict[int, Reception] = {}
         self._report_at = _NEVER
         # Below 2**15: were the first packet lost just before a wrap, the client would take the
@@ -135,7 +147,7 @@ class Media:
             return False
         rtcp = is_rtcp(data)
         ssrc = int.from_bytes(data[4:8] if rtcp else data[8:12], "big")
-        if ssrc not in self._ssrcs and len(self._ssrcs) >= SSRCS_MAX:
+        if self._is_one_too_many(ssrc):
             counters.drop__ssrc_limit += 1
             return False
         try:
@@ -146,11 +158,35 @@ class Media:
             else:
                 counters.drop__srtp_auth += 1
             return False
-        self._ssrcs.add(ssrc)
+        if not self._take_index(srtp, ssrc, data, is_report=rtcp):
+            counters.drop__srtp_replay += 1
+            return False
         if rtcp:
             self._receive_rtcp(plain, now)
         else:
             self._receive_rtp(plain, now)
+        return True
+
+    def _is_one_too_many(self, ssrc: int) -> bool:
+        if ssrc in self._seen or ssrc in self._seen_reports:
+            return False
+        return len(self._seen.keys() | self._seen_reports.keys()) >= SSRCS_MAX
+
+    def _take_index(self, srtp: Srtp, ssrc: int, data: bytes, *, is_report: bool) -> bool:
+        """Note what came; False for what came while another process had the call."""
+        if is_report:
+            seen = self._seen_reports.get(ssrc)
+            if seen is None:
+                seen = self._seen_reports[ssrc] = SeenIndices()
+            return seen.take(srtp.profile.rtcp_index(data))
+        seen = self._seen.get(ssrc)
+        if seen is None:
+            seen = self._seen[ssrc] = SeenIndices()
+        index = extend_sequence(seen.highest, data[2] << 8 | data[3])
+        if not seen.take(index):
+            return False
+        if index == seen.highest:
+            self._latest[ssrc] = data
         return True
 
     def _receive_rtp(self, plain: bytes, now: float) -> None:
@@ -211,6 +247,9 @@ class Media:
 
     def poll(self, now: float) -> float:
         """Send the report that is due and return when the next one is (monotonic seconds)."""
+        if self._srtp is not None and self._srtp.reports_owed:
+            self._srtp.burn(_BURNT_AT_ONCE)
+            return now + _random.uniform(0.5, 1.5) * _BURN_SECONDS
         if self._srtp is not None and self._report_at <= now:
             self._report_at = now + _random.uniform(0.5, 1.5) * REPORT_SECONDS
             blocks = [
@@ -220,17 +259,87 @@ class Media:
             ]
             if blocks or self._emission.packets:
                 report = self._emission.build_report(tuple(blocks), now, now + self._wall_offset)
-                self._transmit(self._srtp.tx.protect_rtcp(report))
+                self._transmit(self._srtp.protect_rtcp(report))
         return self._report_at
 
     def close(self, now: float) -> None:
         """Say BYE and let go of keys and application."""
         if self._srtp is not None:
             goodbye = self._emission.build_goodbye(now, now + self._wall_offset)
-            self._transmit(self._srtp.tx.protect_rtcp(goodbye))
+            self._transmit(self._srtp.protect_rtcp(goodbye))
+        self._app.close()
+        self.discard()
+
+    def discard(self) -> None:
+        """Let go of keys, application and session, without a word to anybody."""
         self._srtp = None
         self._report_at = _NEVER
-        self._app.close()
+        del self._app, self._transmit  # they refer to this: see IceAgent.close
+
+    # --- a hand-off to another process
+
+    def check_movable(self) -> None:
+        """Raise NotMovable unless the client has shown the keys, and all that moves is known."""
+        srtp = self._srtp
+        if srtp is None or not (self._seen or self._seen_reports):
+            raise NotMovable("nothing under the call's SRTP keys has come from its client yet")
+        for ssrc, seen in self._seen.items():
+            if srtp.rollover_in(ssrc) != seen.highest >> 16:
+                raise NotMovable(f"libsrtp is at another roll-over of SSRC {ssrc:#x}")
+
+    def leave(self) -> tuple[State, list[socket]]:
+        """Stop and return all there is to go on elsewhere, with the application's sockets.
+
+        From here on nothing is sent or understood: the keys have left. Call `check_movable` before.
+        """
+        srtp = self._srtp
+        if srtp is None:
+            raise RuntimeError("a call without keys cannot be handed over")
+        app, sockets = self._app.leave()
+        state: State = {
+            "codecs": list(self._codecs),
+            "may_send": self._may_send,
+            "packets_in": self.packets_in,
+            "wall_offset": self._wall_offset,
+            "report_at": self._report_at,
+            "profile": srtp.profile.name,
+            "receive_key": pack(srtp.receive_key),
+            "send_key": pack(srtp.send_key),
+            "next_index": self._emission.next_index,
+            "reports_sent": srtp.reports_sent,
+            "emission": take_slots(self._emission),
+            "receptions": [[ssrc, take_slots(one)] for ssrc, one in self._receptions.items()],
+            "seen": [
+                [ssrc, seen.highest, f"{seen.window:x}", pack(self._latest[ssrc])]
+                for ssrc, seen in self._seen.items()
+            ],
+            "seen_reports": [
+                [ssrc, seen.highest, f"{seen.window:x}"]
+                for ssrc, seen in self._seen_reports.items()
+            ],
+            "app": app,
+        }
+        self.discard()
+        srtp.destroy()
+        return state, sockets
+
+    def resume(self, state: State, sockets: list[socket]) -> None:
+        """Go on with what another process left. Raises pylibsrtp.Error, or what a lie raises."""
+        profile = next(one for one in PROFILES if one.name == state["profile"])
+        srtp = Srtp(profile, unpack(state["receive_key"]), unpack(state["send_key"]))
+        self._emission = put_slots(Emission, state["emission"])
+        srtp.resume(self._emission.ssrc, state["next_index"], state["reports_sent"])
+        for ssrc, highest, window, latest in state["seen"]:
+            self._seen[ssrc] = SeenIndices(highest, int(window, 16))
+            self._latest[ssrc] = unpack(latest)
+            srtp.follow(ssrc, highest >> 16, self._latest[ssrc])
+        for ssrc, highest, window in state["seen_reports"]:
+            self._seen_reports[ssrc] = SeenIndices(highest, int(window, 16))
+        self._receptions = {ssrc: put_slots(Reception, one) for ssrc, one in state["receptions"]}
+        self.packets_in = state["packets_in"]
+        self._report_at = state["report_at"]
+        self._srtp = srtp
+        self._app.resume(state["app"], sockets)
 
     def describe(self) -> dict[str, object]:
         """Return what `GET /status` shows of it."""

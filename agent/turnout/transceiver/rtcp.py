@@ -105,10 +105,10 @@ class Emission:
         "_sent_at",
         "_timestamp",
         "clock_rate",
+        "next_index",
         "octets",
         "packets",
         "round_trip",
-        "sequence",
         "ssrc",
     )
 
@@ -116,7 +116,7 @@ class Emission:
         self.ssrc = ssrc
         self._cname = cname
         self.clock_rate = clock_rate
-        self.sequence = first_sequence  # of the next packet
+        self.next_index = first_sequence  # extended: its upper part is the roll-over counter
         self.packets = 0
         self.octets = 0
         self._sent_at = 0.0
@@ -127,8 +127,8 @@ class Emission:
         self, payload_type: int, marker: bool, timestamp: int, payload: bytes, now: float
     ) -> bytes:
         """Build the next packet. Whatever happens to it, its sequence number is used up."""
-        sequence = self.sequence
-        self.sequence = sequence + 1 & 0xFFFF
+        sequence = self.next_index & 0xFFFF
+        self.next_index += 1
         self.packets += 1
         self.octets += len(payload)
         self._sent_at = now

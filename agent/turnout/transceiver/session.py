@@ -1,4 +1,4 @@
-"""One session: ICE, DTLS and media, put together. Called by worker.py.
+"""One session: ICE, DTLS and media, put together. Built by worker.py, fed by demux.py.
 
 Sans-IO: datagrams and `now` (monotonic seconds) come in, datagrams leave through `Outside`. What it
 takes is what a client proves to be its own: checks by integrity, DTLS from proven flows only,
@@ -7,19 +7,30 @@ have sent for it: an answer to a probe of ours, the end of the DTLS handshake, S
 is no replay. Its checks are none: they only make us probe.
 """
 
+from collections.abc import Callable
+from socket import socket
+
 from turnout.errors import WireError
 from turnout.transceiver.answer import Negotiated
 from turnout.transceiver.app import AppFactory
-from turnout.transceiver.dtls import DtlsIdentity, DtlsServer
+from turnout.transceiver.credentials import Credentials
+from turnout.transceiver.dtls import LEFT, DtlsIdentity, DtlsServer
 from turnout.transceiver.flow import NEVER, Address, Flow
-from turnout.transceiver.ice import Credentials, IceAgent, Outside
+from turnout.transceiver.ice import IceAgent
 from turnout.transceiver.media import Media
+from turnout.transceiver.moving import NotMovable, State, pack, unpack
+from turnout.transceiver.outside import Outside
 from turnout.transceiver.srtp import Srtp
+from turnout.wire.dtls import ALERT, parse_records
+from turnout.wire.sdp import Codec, IceCredentials
 from turnout.wire.stun import StunDatagram
 
 LIVE_SECONDS = 30.0
 # DTLS datagrams kept while the first probe is on its way: a ClientHello takes at most two.
 EARLY_DTLS_MAX = 4
+# Time for a client to answer that may have closed, and what may still have been on its way then.
+DOUBT_SECONDS = 3.0
+DOUBT_GRACE_SECONDS = 0.5
 
 
 class Session:
@@ -27,6 +38,7 @@ class Session:
 
     __slots__ = (
         "_created_at",
+        "_doubted_at",
         "_early_dtls",
         "_fingerprints",
         "_outside",
@@ -62,10 +74,9 @@ class Session:
         self._created_at = now
         self.alive_at = now  # the last sign of life of the client
         self._early_dtls: list[tuple[Flow, bytes]] = []
+        self._doubted_at = NEVER
         self._fingerprints = tuple(negotiated.remote_fingerprints)
         self._transport_mid = negotiated.transport_mid
-        self.ice = IceAgent(self, credentials, outside)
-        self.dtls = DtlsServer(identity, outside.counters)
         self.media = Media(
             negotiated,
             session_id=session_id,
@@ -75,6 +86,37 @@ class Session:
             counters=outside.counters,
             transmit=self._transmit,
             wall_offset=wall_offset,
+        )
+        self.dtls = DtlsServer(identity, outside.counters)
+        self.ice = IceAgent(self, credentials, outside)
+
+    @classmethod
+    def arrive(
+        cls, state: State, *, identity: DtlsIdentity, app: AppFactory, outside: Outside
+    ) -> "Session":
+        """Make the session that another process let go of; `resume` brings it to life."""
+        media, emission = state["media"], state["media"]["emission"]
+        codec, *others = (Codec(*values) for values in media["codecs"])
+        credentials = Credentials(*state["ice"]["credentials"])
+        return cls(
+            session_id=state["id"],
+            credentials=credentials,
+            negotiated=Negotiated(
+                audio_mid=None,
+                codec=codec,
+                telephone_event=others[0] if others else None,
+                direction="sendrecv" if media["may_send"] else "recvonly",
+                remote=IceCredentials(credentials.remote_ufrag, credentials.remote_pwd),
+                remote_fingerprints=(),
+                transport_mid=state["transport_mid"],
+            ),
+            ssrc=emission["ssrc"],
+            cname=emission["_cname"],
+            identity=identity,
+            app=app,
+            outside=outside,
+            now=state["created_at"],
+            wall_offset=media["wall_offset"],
         )
 
     def _transmit(self, data: bytes) -> None:
@@ -116,6 +158,9 @@ class Session:
         wait for it.
         """
         counters = self._outside.counters
+        if self.dtls.state == LEFT:
+            self._receive_unreadable(datagram, flow, now)
+            return
         if not flow.is_proven:
             if len(self._early_dtls) < EARLY_DTLS_MAX:
                 self._early_dtls.append((flow, datagram))
@@ -138,6 +183,24 @@ class Session:
             self.end("dtls_closed", now)
         elif self.dtls.state == "failed":
             self.end("failed", now)
+
+    def _receive_unreadable(self, datagram: bytes, flow: Flow, now: float) -> None:
+        """Take DTLS of a session that was handed over: nobody can decrypt it any more.
+
+        An alert may be the client's close_notify, or anybody's: the client is asked, and the
+        session ends if it gives no sign of life.
+        """
+        counters = self._outside.counters
+        try:
+            records = parse_records(datagram)
+        except WireError:
+            counters.drop__bad_dtls += 1
+            return
+        counters.ignored__dtls_left += 1
+        is_alert = any(record.content_type == ALERT and record.epoch for record in records)
+        if is_alert and flow is self.ice.selected and self._doubted_at == NEVER:
+            self._doubted_at = now
+            self.ice.doubt(now)
 
     def _start_media(self, now: float) -> None:
         derived = self.dtls.derive_keys(self._fingerprints)
@@ -169,9 +232,14 @@ class Session:
             self.end("failed" if self.ice.selected else "timeout", now)
         elif now >= self.alive_at + LIVE_SECONDS:
             self.end("timeout", now)
+        elif now >= self._doubted_at + DOUBT_SECONDS:
+            if self.alive_at <= self._doubted_at + DOUBT_GRACE_SECONDS:
+                self.end("dtls_closed", now)
+            self._doubted_at = NEVER
         if self.ended:
             return NEVER
         due = min(self.ice.poll(now), self.media.poll(now), self.alive_at + LIVE_SECONDS)
+        due = min(due, self._doubted_at + DOUBT_SECONDS)
         if not self.media.is_started:
             due = min(due, self._created_at + LIVE_SECONDS, self._poll_handshake(now))
         return NEVER if self.ended else due
@@ -186,6 +254,58 @@ class Session:
             timeout = self.dtls.seconds_to_timeout()
         # A millisecond late: OpenSSL rounds, and asked too early it does nothing.
         return NEVER if timeout is None else now + timeout + 0.001
+
+    # --- a hand-off to another process
+
+    def check_movable(self) -> None:
+        """Raise NotMovable if the session has to stay here for now."""
+        if self.ended:
+            raise NotMovable(f"it has ended: {self.ended}")
+        self.media.check_movable()
+        self.ice.check_movable()
+
+    def leave(self, vip_of: Callable[[int], str]) -> tuple[State, list[socket]]:
+        """End here without a word to the client, and return all there is to go on elsewhere.
+
+        SRTP's contexts are gone when this returns. Call `check_movable` before.
+        """
+        self.ended = "handed_over"
+        media, sockets = self.media.leave()
+        farewell = self.dtls.leave()
+        self._outside.handshakes.release(self)
+        self._outside.counters.drop__dtls_unproven += len(self._early_dtls)
+        self._early_dtls.clear()
+        state: State = {
+            "id": self.id,
+            "created_at": self._created_at,
+            "alive_at": self.alive_at,
+            "doubted_at": self._doubted_at,
+            "farewell": pack(farewell),
+            "transport_mid": self._transport_mid,
+            "ice": self.ice.leave(vip_of),
+            "media": media,
+        }
+        return state, sockets
+
+    def resume(
+        self,
+        state: State,
+        sockets: list[socket],
+        number_of: Callable[[str], int | None],
+        now: float,
+    ) -> None:
+        """Go on with what another process left. Times are of the one monotonic clock."""
+        self.alive_at = state["alive_at"]
+        self._doubted_at = state["doubted_at"]
+        self.dtls.resume(unpack(state["farewell"]))
+        self.ice.resume(state["ice"], number_of, now)
+        self.media.resume(state["media"], sockets)
+
+    def discard(self) -> None:
+        """Let go of everything without a word: `resume` could not use what it was given."""
+        self.ended = "discarded"
+        self.ice.close()
+        self.media.discard()
 
     def end(self, reason: str, now: float) -> None:
         """End the session: BYE and close_notify to the client, then everything is let go of."""

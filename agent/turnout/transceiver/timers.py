@@ -1,35 +1,38 @@
-"""When each session wants to be polled next: one heap for the process. Used by worker.py."""
+"""When each session wants to be polled next: one heap for the process. Built by worker.py."""
 
 import asyncio
 import heapq
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 
 from turnout.transceiver.flow import NEVER
 from turnout.transceiver.session import Session
 
 
 class Timers:
-    """Calls `poll(session, now)` when a session's time has come.
+    """Polls each live session when its time has come.
 
     A session has one valid entry, the one that equals its `wake_at`; an earlier wish makes a new
     one. A later wish changes nothing: the old entry finds nothing to do and asks again. So media,
-    which only ever postpones, never touches the heap.
+    which only ever postpones, never touches the heap. Entries hold ids: those of an ended session
+    are found by nobody when their time comes, and do not keep it in memory until then.
     """
 
-    def __init__(self, poll: Callable[[Session, float], None]) -> None:
-        self._poll = poll
-        self._heap: list[tuple[float, int, Session]] = []
+    def __init__(self, sessions: Mapping[str, Session]) -> None:
+        """`sessions` are those that live, by id."""
+        self._sessions = sessions
+        self._heap: list[tuple[float, int, str]] = []
         self._count = 0  # orders entries of the same time
         self._handle: asyncio.TimerHandle | None = None
 
-    def schedule(self, session: Session, due: float) -> None:
-        """Poll the session at `due` (monotonic seconds) at the latest."""
+    def poll(self, session: Session, now: float) -> None:
+        """Poll the session now, and then when it wants to be."""
+        due = session.poll(now)
         if due >= session.wake_at:
             return
         session.wake_at = due
         self._count += 1
-        heapq.heappush(self._heap, (due, self._count, session))
+        heapq.heappush(self._heap, (due, self._count, session.id))
         if self._heap[0][1] == self._count:
             self._arm()
 
@@ -42,12 +45,15 @@ class Timers:
 
     def _wake(self) -> None:
         now = time.monotonic()
-        while self._heap and self._heap[0][0] <= now:
-            due, _, session = heapq.heappop(self._heap)
-            if not session.ended and due == session.wake_at:
-                session.wake_at = NEVER
-                self._poll(session, now)
-        self._arm()
+        try:
+            while self._heap and self._heap[0][0] <= now:
+                due, _, session_id = heapq.heappop(self._heap)
+                session = self._sessions.get(session_id)
+                if session is not None and due == session.wake_at:
+                    session.wake_at = NEVER
+                    self.poll(session, now)
+        finally:
+            self._arm()  # whatever one session has raised: the others want to be woken
 
     def close(self) -> None:
         """Poll no more."""

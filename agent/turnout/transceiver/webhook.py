@@ -5,6 +5,7 @@ nothing: what it misses is counted and logged.
 """
 
 import asyncio
+import concurrent.futures.thread  # noqa: F401 - for asyncio's resolver, while it can be read
 import logging
 from collections.abc import Mapping
 from typing import Any

@@ -18,7 +18,7 @@ def parse_problem(body: bytes) -> tuple[str, str] | None:
     """Return title and detail of a problem, or None for a body that is none."""
     try:
         problem = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(problem, dict):
         return None

@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 from fuzz.app.budget import Finding
-from turnout.transceiver import timers, worker
+from turnout.transceiver import lane_sockets, timers, worker
 from turnout.transceiver.echo import Echo
 from turnout.transceiver.flow import AMPLIFICATION
 from turnout.transceiver.ice import FLOWS_MAX
-from turnout.transceiver.lane_socket import LaneSocket
+from turnout.transceiver.lane_sockets import _READ_BYTES
 from turnout.transceiver.media import SSRCS_MAX
 from turnout.transceiver.session import EARLY_DTLS_MAX
-from turnout.transceiver.worker import _READ_BYTES, Worker
+from turnout.transceiver.worker import Worker
 from turnout.wire.rtp import RtpPacket, build_rtp, is_rtcp, parse_rtp
 from turnout.wire.sdp import SessionDescription
 from turnout.wire.stun import BINDING_REQUEST, parse_stun
@@ -101,9 +101,10 @@ class Room:
         self.clock = clock
         self.worker = Worker(["127.0.0.1"], 0, Echo, sessions_max=64)
         self.socket = RoomSocket()
-        opened = self.worker._sockets[0]
-        opened.socket.close()
-        self.worker._sockets[0] = LaneSocket(opened.vip, cast("Any", self.socket), {})
+        sockets = self.worker._sockets
+        sockets._sockets[0].close()
+        sockets._sockets[0] = cast("Any", self.socket)
+        sockets._receive = self.worker._demux.receive
         self.callers: dict[Address, Caller] = {}
         self.captured: deque[bytes] = deque(maxlen=_CAPTURED_MOST)
         self.datagrams = 0
@@ -118,7 +119,7 @@ class Room:
         self._came[address] += min(len(data), _READ_BYTES)
         self.datagrams += 1
         try:
-            self.worker._drain(0)
+            self.worker._sockets._drain(0)
         except Exception as error:
             raise Finding(f"{error!r} for {data.hex()} from {address}") from error
         moved = self._fates() + self._waiting() - before
@@ -163,8 +164,8 @@ class Room:
         known = list(self.worker.sessions.values())
         sizes = {
             "sessions": (len(known), len(self.callers) + 1),
-            "ufrags": (len(self.worker._by_ufrag), 2 * len(known)),
-            "flows": (len(self.worker._sockets[0].flows), FLOWS_MAX * len(known)),
+            "ufrags": (len(self.worker._demux.ufrags), 2 * len(known)),
+            "flows": (len(self.worker._demux.flows[0]), FLOWS_MAX * len(known)),
             "probes": (len(self.worker.probes), FLOWS_MAX * len(known)),
             "timers": (len(self.worker._timers._heap), _TIMERS_MOST),
             "handshakes": (len(self.worker.handshakes), len(known)),
@@ -173,7 +174,10 @@ class Room:
             sizes |= {
                 f"flows of {session.id}": (len(session.ice.flows), FLOWS_MAX),
                 f"early DTLS of {session.id}": (len(session._early_dtls), EARLY_DTLS_MAX),
-                f"SSRCs of {session.id}": (len(session.media._ssrcs), SSRCS_MAX),
+                f"SSRCs of {session.id}": (
+                    len(session.media._seen.keys() | session.media._seen_reports.keys()),
+                    SSRCS_MAX,
+                ),
                 f"receptions of {session.id}": (len(session.media._receptions), SSRCS_MAX),
             }
         for flow in self.worker.probes.values():
@@ -187,7 +191,7 @@ class Room:
         """End every session, and see that nothing is left of them."""
         for session_id in list(self.worker.sessions):
             self.worker.end_session(session_id, "deleted")
-        left = (self.worker._by_ufrag, self.worker.probes, self.worker._sockets[0].flows)
+        left = (self.worker._demux.ufrags, self.worker.probes, self.worker._demux.flows[0])
         if any(left) or len(self.worker.handshakes):
             raise Finding(f"left behind by sessions that ended: {left}")
         self.worker._timers.close()
@@ -275,7 +279,7 @@ def open_room(seed: int) -> Iterator[Room]:
     """Build a room whose clock is the worker's; at its end nothing may be left."""
     clock = Clock()
     asyncio._set_running_loop(cast("Any", NoLoop()))
-    modules: tuple[Any, ...] = (worker, timers)
+    modules: tuple[Any, ...] = (worker, lane_sockets, timers)
     real = [module.time for module in modules]
     for module in modules:
         module.time = clock

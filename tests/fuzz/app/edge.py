@@ -25,12 +25,14 @@ from turnout.signaling.problem import build_problem_middleware
 from turnout.signaling.upstream import Upstream
 from turnout.signaling.whip import build_whip
 from turnout.steering import Steering
-from turnout.transceiver.control import Control, Identity
+from turnout.transceiver.control import Control, Identity, listen_at
 from turnout.transceiver.echo import Echo
+from turnout.transceiver.handover import HandOvers
 from turnout.transceiver.worker import Worker
 from turnout.wire.problem import CONTENT_TYPE, parse_problem
 from unit.counted_maps import CountedMaps
 from unit.memory_maps import build_steering
+from unit.steering_parts import build_drains, no_hand_offs
 
 ADVERTISED = [("203.0.113.7", 3478), ("2001:db8::7", 3478)]
 PATIENCE_S = 10.0
@@ -191,18 +193,22 @@ async def open_edge() -> AsyncIterator[Edge]:
     loop.set_exception_handler(lambda _loop, context: edge.faults.append(str(context)))
     worker.start()
     registry = CollectorRegistry()
-    registry.register(EdgeCollector(maps.as_maps(), steering, Tally(), list))
     try:
         with tempfile.TemporaryDirectory() as directory:
+            drains = build_drains(steering, Path(directory))
+            registry.register(EdgeCollector(maps.as_maps(), steering, Tally(), list, drains))
             path = Path(directory) / "transceiver.sock"
             upstream, ended = Upstream(0, path), EndedSessions()
             whip = build_whip(steering, {0: upstream}, lambda: ADVERTISED, WhipPolicy, ended)
             applications = {
                 "whip": whip,
-                "api": build_api(steering, lambda: {"instance": "fuzz"}),
+                "api": build_api(
+                    steering, drains, no_hand_offs(steering), lambda: {"instance": "fuzz"}
+                ),
                 "metrics": build_metrics_app(registry, [build_problem_middleware("GET /metrics")]),
             }
-            async with Control(worker, Identity(0, 1)).serve(path):
+            control = Control(worker, Identity(0, 1), HandOvers(worker, "echo"))
+            async with control.serve(listen_at(path)):
                 follow = loop.create_task(upstream.run(steering, ended.remember))
                 try:
                     await _until(lambda: upstream.is_up)

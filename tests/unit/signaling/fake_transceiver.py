@@ -33,6 +33,7 @@ class FakeTransceiver:
     sessions: dict[str, str] = field(default_factory=dict)
     deleted: list[str] = field(default_factory=list)
     patched: list[str] = field(default_factory=list)
+    hand_off_reply: tuple[int, Any] = (500, {})
     offers: int = 0
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     release: asyncio.Event = field(default_factory=asyncio.Event)
@@ -46,6 +47,7 @@ class FakeTransceiver:
         app.router.add_patch("/whip/{id}", self._patch)
         app.router.add_delete("/whip/{id}", self._delete)
         app.router.add_get("/events", self._events)
+        app.router.add_post("/hand-off", self._hand_off)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.UnixSite(self._runner, str(self.path)).start()
@@ -93,6 +95,8 @@ class FakeTransceiver:
         offer = SessionDescription.parse(await request.text())
         answer, _ = build_answer(offer, self._describe(ufrag))
         text = "hello" if self.fault == "garbage" else str(answer)
+        if self.fault == "long":
+            text = "a" * (2 << 20)
         if self.fault == "no ufrag":
             text = text.replace("a=ice-ufrag", "a=x-ufrag")
         return web.Response(
@@ -126,6 +130,16 @@ class FakeTransceiver:
             return web.Response(status=404)
         self.tell(event="session_ended", id=session_id, reason="deleted")
         return web.Response(status=200)
+
+    async def _hand_off(self, request: web.Request) -> web.Response:
+        """Answer what `hand_off_reply` says, or nothing."""
+        body = await request.json()
+        assert body["until"] > asyncio.get_running_loop().time()
+        if self.fault == "hang up":
+            assert request.transport is not None
+            request.transport.abort()
+        status, reply = self.hand_off_reply
+        return web.json_response(reply, status=status)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})

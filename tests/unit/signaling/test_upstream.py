@@ -5,7 +5,8 @@ import pytest
 
 from turnout.errors import SignalingError
 from turnout.signaling import upstream as upstream_module
-from turnout.signaling.upstream import Upstream, session_location
+from turnout.signaling.offer_taker import session_location
+from turnout.signaling.upstream import Upstream
 from turnout.steering import Steering, mint_session_id
 from unit.memory_maps import MemoryMaps, build_steering
 from unit.signaling.fake_transceiver import PWD, FakeTransceiver, background, running, until
@@ -80,6 +81,17 @@ async def test_run_event_of_another_owner_s_session_changes_nothing(scene: Scene
         await until(lambda: scene.ended)
         assert scene.ended == [(mine, "bye")]
         assert other.id in scene.steering.sessions
+
+
+async def test_run_second_hello_ends_the_stream_and_counts_for_nothing(scene: Scene) -> None:
+    """One that is broken into must not have generations counted up as fast as it can write."""
+    async with running(scene.transceiver), background(scene.follow()):
+        await scene.until_up()
+        before = scene.steering.owners[0]
+        scene.transceiver.tell(event="hello", incarnation=2, lane=20000, sessions=[])
+        await until(lambda: not scene.upstream.is_up)
+        await scene.until_up()
+        assert scene.steering.owners[0] == before
 
 
 async def test_run_transceiver_that_dies_takes_only_its_own_sessions(scene: Scene) -> None:
@@ -220,6 +232,7 @@ async def test_post_offer_before_the_hello_is_refused(scene: Scene) -> None:
     [
         ("refuse", 422, "offer a=setup:actpass"),
         ("break", 502, "transceiver 0: it answered 500"),
+        ("long", 502, "more than 1048576 bytes"),
         ("hang up", 503, "transceiver 0 on"),
     ],
 )

@@ -190,6 +190,39 @@ async def test_post_without_an_active_owner_is_unavailable(edge: Edge) -> None:
     assert "no transceiver" in problem["detail"]
 
 
+async def test_post_a_drained_owner_gets_no_session(edge: Edge) -> None:
+    edge.steering.set_drained(0, is_drained=True)
+    status, headers, _ = await edge.post()
+    assert status == 201
+    assert edge.steering.sessions[headers["Location"].removeprefix("/whip/")].slot == 1
+    assert edge.transceivers[0].offers == 0
+
+
+async def test_post_offer_under_way_when_its_owner_is_drained_goes_to_another(edge: Edge) -> None:
+    edge.transceivers[0].fault = "wait"
+    async with asyncio.TaskGroup() as group:
+        posting = group.create_task(edge.post())
+        await edge.transceivers[0].asked.wait()
+        edge.steering.set_drained(0, is_drained=True)
+        edge.transceivers[0].release.set()
+    status, headers, _ = posting.result()
+    assert status == 201
+    assert edge.steering.sessions[headers["Location"].removeprefix("/whip/")].slot == 1
+    assert edge.transceivers[0].sessions == {}
+
+
+async def test_post_all_owners_drained_is_unavailable_and_says_when_to_come_back(
+    edge: Edge,
+) -> None:
+    for slot in (0, 1):
+        edge.steering.set_drained(slot, is_drained=True)
+    status, headers, problem = await edge.post()
+    assert status == 503
+    assert int(headers["Retry-After"]) > 0
+    assert "drained" in problem["detail"]
+    assert edge.everything_asked_for() == set()
+
+
 async def test_post_without_an_advertised_address_is_unavailable(edge: Edge) -> None:
     edge.advertised.clear()
     status, _, problem = await edge.post()

@@ -199,6 +199,20 @@ async def test_restarts_at_once_end_with_the_upstream_s_last_word(call: Call) ->
     assert len(call.edge.maps.sessions.records) == 2
 
 
+async def test_delete_that_meets_a_hand_off_ends_the_call_where_it_went(call: Call) -> None:
+    edge = call.edge
+    edge.maps.settings.update(0, {"vips": []})
+    with edge.upstreams[0].leaving(call.id):
+        edge.transceivers[1].sessions[call.id] = call.transceiver.sessions.pop(call.id)
+        deleting = asyncio.create_task(edge.http.delete(call.path).__aenter__())
+        await until(lambda: call.id in call.transceiver.deleted)
+        edge.steering.hand_over(call.id, 1, (), lambda _hash, _flow: False)
+    response = await deleting
+    assert response.status == 200
+    assert edge.transceivers[1].deleted == [call.id]
+    assert dict(edge.steering.sessions) == {}
+
+
 async def test_delete_in_a_restart_leaves_nothing(call: Call) -> None:
     await call.patch(RESTART, "*")
     async with call.edge.http.delete(call.path, headers={"If-Match": '"any"'}) as response:

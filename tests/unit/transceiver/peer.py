@@ -17,11 +17,11 @@ from OpenSSL import SSL
 from turnout.transceiver.answer import Negotiated
 from turnout.transceiver.app import AppFactory
 from turnout.transceiver.counters import Counters
+from turnout.transceiver.credentials import Credentials
 from turnout.transceiver.dtls import DtlsIdentity
 from turnout.transceiver.echo import Echo
 from turnout.transceiver.flow import Address, Flow
 from turnout.transceiver.handshakes import Handshakes
-from turnout.transceiver.ice import Credentials
 from turnout.transceiver.session import Session
 from turnout.transceiver.srtp import PROFILES, Srtp, split_keying_material
 from turnout.wire.dtls import build_datagrams

@@ -6,7 +6,8 @@ import pytest
 from aioice import stun
 
 from turnout.transceiver.flow import AMPLIFICATION, Address
-from turnout.transceiver.ice import PROBE_PAUSE_SECONDS, PROBE_SECONDS, PROBE_WAITS
+from turnout.transceiver.ice import PROBE_PAUSE_SECONDS
+from turnout.transceiver.probing import PROBE_SECONDS, PROBE_WAITS
 from turnout.wire.stun import BINDING_REQUEST, BINDING_SUCCESS
 from unit.transceiver.peer import (
     CLIENT,

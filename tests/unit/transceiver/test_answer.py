@@ -6,7 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from turnout.errors import SignalingError, WireError
-from turnout.transceiver.answer import LocalDescription, Negotiated, build_answer
+from turnout.transceiver.answer import (
+    FINGERPRINTS_MAX,
+    LocalDescription,
+    Negotiated,
+    build_answer,
+)
 from turnout.wire.sdp import Candidate, Codec, MediaSection, SessionDescription
 
 OFFERS = Path(__file__).parents[2] / "vectors" / "offers"
@@ -317,6 +322,14 @@ def test_answer_unusable_offer_is_refused_with_what_to_change(
 
 def test_answer_offer_without_sections_is_refused() -> None:
     assert refusal(session("")).status == 406
+
+
+def test_answer_more_fingerprints_than_are_kept_is_refused() -> None:
+    line = f"a=fingerprint:sha-256 {FINGERPRINT}\r\n"
+    _, negotiated = answer(minimal_offer().replace(line, line * FINGERPRINTS_MAX))
+    assert len(negotiated.remote_fingerprints) == FINGERPRINTS_MAX
+    error = refusal(minimal_offer().replace(line, line * (FINGERPRINTS_MAX + 1)))
+    assert (error.status, "at most 16" in error.detail) == (400, True)
 
 
 def test_answer_weak_fingerprint_beside_a_strong_one_is_passed_over() -> None:

@@ -1,7 +1,8 @@
 import pytest
 
 from turnout.errors import WireError
-from turnout.transceiver.ice import FLOWS_MAX, PROBE_SECONDS, PROBE_WAITS
+from turnout.transceiver.ice import FLOWS_MAX
+from turnout.transceiver.probing import PROBE_SECONDS, PROBE_WAITS
 from turnout.wire.stun import (
     BINDING_ERROR,
     BINDING_REQUEST,

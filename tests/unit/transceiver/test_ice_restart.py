@@ -2,7 +2,7 @@
 
 import pytest
 
-from turnout.transceiver.ice import Credentials
+from turnout.transceiver.credentials import Credentials
 from turnout.wire.stun import BINDING_REQUEST, BINDING_SUCCESS, open_stun, parse_stun
 from unit.transceiver.peer import (
     CLIENT,

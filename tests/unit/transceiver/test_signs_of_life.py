@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from turnout.transceiver.ice import ELSEWHERE_SECONDS, PROBE_SECONDS
+from turnout.transceiver.ice import ELSEWHERE_SECONDS
+from turnout.transceiver.probing import PROBE_SECONDS
 from turnout.transceiver.session import LIVE_SECONDS
 from turnout.wire.rtp import RtpPacket, build_rtp
 from turnout.wire.stun import BINDING_REQUEST

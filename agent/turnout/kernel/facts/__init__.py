@@ -25,12 +25,14 @@ from turnout.kernel.facts.links import (
     reply_routes,
     rp_filter,
 )
+from turnout.kernel.facts.processes import Process, read_processes
 from turnout.kernel.facts.sockets import HeldPort, held_ports
 from turnout.kernel.headers import Headers, find_headers
 from turnout.kernel.pins import Pins, is_bpffs
+from turnout.privileges import CAPABILITIES
 from turnout.settings import Settings
 
-CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_BPF": 39}  # linux/capability.h
+NEEDED_CAPABILITIES = ("CAP_NET_ADMIN", "CAP_BPF")
 # Two instructions of bpf(2): move 2 (XDP_PASS) into r0, return.
 _PASS_EVERYTHING = struct.pack("<BBhiBBhi", 0xB7, 0, 0, 2, 0x95, 0, 0, 0)
 
@@ -80,6 +82,7 @@ class Facts:
     rp_filters: Mapping[str, int]
     firewall: Firewall
     ports: PortUse
+    processes: tuple[Process, ...] = ()  # of this instance, if it runs
 
 
 def gather(settings: Settings, ours: frozenset[int]) -> Facts:
@@ -98,6 +101,7 @@ def gather(settings: Settings, ours: frozenset[int]) -> Facts:
         rp_filters={name: rp_filter(name) for name in links},
         firewall=read_firewall(),
         ports=_read_ports(settings, ours),
+        processes=read_processes(settings.runtime),
     )
 
 
@@ -136,7 +140,7 @@ def _missing_capabilities() -> tuple[str, ...]:
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     found = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
     effective = int(found[1], 16) if found else 0
-    return tuple(name for name, bit in CAPABILITIES.items() if not effective >> bit & 1)
+    return tuple(name for name in NEEDED_CAPABILITIES if not effective >> CAPABILITIES[name] & 1)
 
 
 def _try_loading() -> tuple[str, bool | None]:
