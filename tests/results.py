@@ -2,12 +2,17 @@
 
 The line is {"ok", "results": [{"name", "value", "bound", "met"}], "waived": [{"name", "reason"}]};
 `bound` is "" for what is only told. A bound that is not met but waived, with the measurement that
-shows why it cannot be, does not make the run fail. Used by vm, live, attack and bench.
+shows why it cannot be, does not make the run fail. Used by vm, live, attack, chaos and
+bench.
 """
 
 import json
-from collections.abc import Sequence
+import signal
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from types import FrameType
+from typing import NoReturn
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +62,34 @@ def conclude(results: Sequence[Result], waived: Sequence[Waiver] = ()) -> bool:
     }
     print(json.dumps(document), flush=True)
     return ok
+
+
+def run_to_the_end(script: str, play: Callable[[list[Result]], None]) -> int:
+    """Play rows, which adds results as they come, then conclude; returns the exit status.
+
+    They end by themselves, by Ctrl-C or SIGTERM, or by what went wrong.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    results: list[Result] = []
+    try:
+        play(results)
+    except KeyboardInterrupt:
+        results.append(Result("all rows", "interrupted", "run", met=False))
+    except (AssertionError, RuntimeError) as error:
+        print(f"{script}: {error}", file=sys.stderr)
+        said = str(error).splitlines() or [repr(error)]
+        results.append(Result("all rows", said[0], "run", met=False))
+    return 0 if conclude(results) else 1
+
+
+def say(text: str) -> None:
+    """Print one line of progress."""
+    print(text, flush=True)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    # Once: what has been put up is taken down undisturbed.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt

@@ -6,16 +6,12 @@ last line is JSON (tests/results.py). Called by scripts/attack.
 """
 
 import argparse
-import signal
 import sys
-from types import FrameType
-from typing import NoReturn
 
 from attack.campaign import Campaign, run_rows
 from attack.judge import PACKETS_A_SECOND
 from attack.rows import ROWS
-from results import Result, conclude
-from traffic.worker import WorkerFailed
+from results import run_to_the_end, say
 
 # A little more than what has to be achieved.
 RATE = PACKETS_A_SECOND * 1.15
@@ -39,30 +35,9 @@ def main() -> int:
     for name in names:
         if name not in ROWS:
             parser.error(f"{name!r} is no row; --list says which there are")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
-    results: list[Result] = []
-    try:
-        rows = [ROWS["quiet"], *(ROWS[name] for name in names if name != "quiet")]
-        run_rows(rows, Campaign(rate=options.rate, seconds=options.seconds), results, say)
-    except KeyboardInterrupt:
-        results.append(Result("all rows", "interrupted", "run", met=False))
-    except (WorkerFailed, AssertionError, RuntimeError) as error:
-        print(f"scripts/attack: {error}", file=sys.stderr)
-        results.append(Result("all rows", str(error).splitlines()[0], "run", met=False))
-    return 0 if conclude(results) else 1
-
-
-def say(text: str) -> None:
-    """Print one line of progress."""
-    print(text, flush=True)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    # Once: what has been put up is taken down undisturbed.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    rows = [ROWS["quiet"], *(ROWS[name] for name in names if name != "quiet")]
+    campaign = Campaign(rate=options.rate, seconds=options.seconds)
+    return run_to_the_end("scripts/attack", lambda results: run_rows(rows, campaign, results, say))
 
 
 if __name__ == "__main__":

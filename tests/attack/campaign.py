@@ -3,23 +3,16 @@
 Called by __main__.py and by the system tests, which run a short form.
 """
 
-import itertools
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from attack.judge import describe, judge, p99_ms
 from attack.rows import Row
 from attack.stage import INSIDER_SESSIONS, OFFERS_A_MINUTE, Stage
 from results import Result, print_results
-from system.edge_process import EdgeProcess
-from system.lab import standing
-from traffic.network import Network
+from traffic.laboratory import open_laboratory
 
-_numbers = itertools.count()
 Say = Callable[[str], None]
 
 
@@ -34,23 +27,10 @@ class Campaign:
     transceivers: int = 2
 
 
-class _Laboratory:
-    """What system.lab's `standing` puts up and takes down."""
-
-    def __init__(self, directory: Path) -> None:
-        uid = f"{os.getpid():x}{next(_numbers)}a"
-        self.namespaces = Network(uid)
-        self.edge = EdgeProcess(
-            self.namespaces, f"attack{uid}", directory / "bpf", directory / "edge.log"
-        )
-
-
 @contextmanager
 def open_stage(campaign: Campaign, say: Say) -> Iterator[Stage]:
     """Put everything up, and take it away however it ends."""
-    directory = Path(tempfile.mkdtemp(prefix="tn-attack-"))
-    laboratory = _Laboratory(directory)
-    with standing(laboratory, directory):
+    with open_laboratory("attack") as laboratory:
         edge = laboratory.edge
         say("== starting an edge in a namespace of its own")
         edge.start(*("--offers-a-minute", str(OFFERS_A_MINUTE)), transceivers=campaign.transceivers)
@@ -60,9 +40,6 @@ def open_stage(campaign: Campaign, say: Say) -> Iterator[Stage]:
             yield stage
         finally:
             stage.end()
-        code = edge.stop()
-        if (code, edge.leftovers()) != (0, []):
-            raise RuntimeError(f"the edge ended with {code}, left {edge.leftovers()}")
 
 
 def run_rows(rows: Sequence[Row], campaign: Campaign, results: list[Result], say: Say) -> None:

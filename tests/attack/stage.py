@@ -30,7 +30,7 @@ from traffic.network import ATTACKER_ADDRESSES, Network
 from traffic.registering import FIRST_CLIENT_PORT, SHARED_PORT, register_flows, register_session
 from traffic.sessions import Credentials, Tuple
 from traffic.table import Table, read_table
-from traffic.worker import Worker
+from traffic.worker import Cast
 from turnout.kernel.pins import Pins
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Stage:
         self._network = network
         self._edge = edge
         self._pins = Pins(bpffs=edge.bpffs, instance=edge.instance)
-        self._workers: list[Worker] = []
+        self._cast = Cast()
         self._mark = secrets.token_bytes(4)
         self._count, self._calls = flows, calls
         self._live: dict[Tuple, int] = {}
@@ -89,7 +89,7 @@ class Stage:
     def set_up(self, say: Say) -> None:
         """Bring everybody on, calls and flows up, and learn what the attacker knows."""
         network, edge = self._network, self._edge
-        self._lanes = self._cast(
+        self._lanes = self._cast.add(
             *("lanes", network.edge, lanes.play, network.edge, self._mark, LANES),
             niceness=BEFORE_OTHERS,
         )
@@ -110,16 +110,16 @@ class Stage:
             pairs=tuple((CLIENT_ADDRESSES[v][0], (EDGE_ADDRESSES[v], SHARED_PORT)) for v in (4, 6)),
             mark=self._mark,
         )
-        self._clients = self._cast(
+        self._clients = self._cast.add(
             *("clients", network.client, clients.play, network.client, self._mark, flows),
             niceness=BEFORE_OTHERS,
         )
         self._clients.hear()
-        self._callers = self._cast("callers", network.client, callers.play, place)
-        self._attacker = self._cast(
+        self._callers = self._cast.add("callers", network.client, callers.play, place)
+        self._attacker = self._cast.add(
             "attacker", network.attacker, flood.play, niceness=BEFORE_OTHERS
         )
-        self._offerer = self._cast("offers", network.attacker, offers.play)
+        self._offerer = self._cast.add("offers", network.attacker, offers.play)
 
         say(f"{len(flows)} numbered flows, {self._calls} calls, and one of the attacker's own")
         capture = Capture(network.middle, "port1")
@@ -171,20 +171,7 @@ class Stage:
 
     def end(self) -> None:
         """Send everybody home."""
-        for worker in reversed(self._workers):
-            worker.end()
-
-    def _cast(
-        self,
-        name: str,
-        namespace: str,
-        part: Callable[..., None],
-        *arguments: object,
-        niceness: int = 0,
-    ) -> Worker:
-        worker = Worker(name, namespace, part, *arguments, niceness=niceness)
-        self._workers.append(worker)
-        return worker
+        self._cast.end()
 
     def _learn(
         self,

@@ -6,11 +6,8 @@ up and ended all the time. The last line is JSON (tests/results.py). Called by s
 """
 
 import argparse
-import signal
 import sys
 from dataclasses import replace
-from types import FrameType
-from typing import NoReturn
 
 from chaos.judge import Line, describe, judge, table
 from chaos.laboratory import open_stage
@@ -19,8 +16,7 @@ from chaos.row import Row
 from chaos.rows import QUIET, ROWS
 from chaos.soak import Soak, soak
 from chaos.stage import Conditions, Stage
-from results import Result, conclude, print_results
-from traffic.worker import WorkerFailed
+from results import Result, print_results, run_to_the_end, say
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -59,31 +55,20 @@ def main() -> int:
         for row in ROWS.values():
             print(f"{row.name:<20}{row.title}")
         return 0
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
-    results: list[Result] = []
-    try:
-        if options.soak:
-            soak(Soak(options.soak, options.setups), results, say)
-        else:
-            names = [name for name in options.only if name != "quiet"]
-            conditions = Conditions(options.seconds, options.flows, chromium=True)
-            rows = [QUIET, *(ROWS[name] for name in names)]
-            lines = run_rows(rows, conditions, results)
-            say("")
-            for text in table(lines):
-                say(text)
-    except KeyboardInterrupt:
-        results.append(Result("all rows", "interrupted", "run", met=False))
-    except (WorkerFailed, AssertionError, RuntimeError) as error:
-        print(f"scripts/chaos: {error}", file=sys.stderr)
-        results.append(Result("all rows", str(error).splitlines()[0], "run", met=False))
-    return 0 if conclude(results) else 1
+    return run_to_the_end("scripts/chaos", lambda results: _play(options, results))
 
 
-def say(text: str) -> None:
-    """Print one line of progress."""
-    print(text, flush=True)
+def _play(options: argparse.Namespace, results: list[Result]) -> None:
+    if options.soak:
+        soak(Soak(options.soak, options.setups), results, say)
+        return
+    names = [name for name in options.only if name != "quiet"]
+    conditions = Conditions(options.seconds, options.flows, chromium=True)
+    rows = [ROWS["quiet"], *(ROWS[name] for name in names)]
+    lines = run_rows(rows, conditions, results)
+    say("")
+    for text in table(lines):
+        say(text)
 
 
 def _parse() -> argparse.Namespace:
@@ -105,13 +90,6 @@ def _parse() -> argparse.Namespace:
             parser.error(f"--soak {options.soak}: a number with s, m or h behind it")
         options.soak = float(number) * _UNITS[unit]
     return options
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    # Once: what has been put up is taken down undisturbed.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -1,40 +1,19 @@
 """Puts up what a stage stands on, network and edge, and takes it away however it ends."""
 
-import itertools
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 from chaos.chromium import open_chromium
 from chaos.stage import Conditions, Stage
-from system.edge_process import EdgeProcess
-from system.lab import standing
-from traffic.network import Network
+from traffic.laboratory import open_laboratory
 
 Say = Callable[[str], None]
-_numbers = itertools.count()
-
-
-class _Laboratory:
-    """What system.lab's `standing` puts up and takes down."""
-
-    def __init__(self, directory: Path) -> None:
-        uid = f"{os.getpid():x}{next(_numbers)}c"
-        self.directory = directory
-        self.namespaces = Network(uid)
-        self.edge = EdgeProcess(
-            self.namespaces, f"chaos{uid}", directory / "bpf", directory / "edge.log"
-        )
 
 
 @contextmanager
 def open_stage(conditions: Conditions, say: Say) -> Iterator[Stage]:
     """Put everything up, and take it away however it ends."""
-    directory = Path(tempfile.mkdtemp(prefix="tn-chaos-"))
-    laboratory = _Laboratory(directory)
-    with standing(laboratory, directory):
+    with open_laboratory("chaos") as laboratory:
         edge = laboratory.edge
         say(f"== an edge in a namespace, {conditions.flows} flows, {conditions.calls} calls")
         with ExitStack() as browser:
@@ -51,6 +30,3 @@ def open_stage(conditions: Conditions, say: Say) -> Iterator[Stage]:
                 raise
             finally:
                 stage.end()
-        code = edge.stop()
-        if (code, edge.leftovers()) != (0, []):
-            raise RuntimeError(f"the edge ended with {code}, left {edge.leftovers()}")

@@ -29,7 +29,7 @@ from traffic.datagrams import CHECKS
 from traffic.network import Network
 from traffic.offering import end_session, post_offer
 from traffic.registering import SHARED_PORT, register_flows
-from traffic.worker import Worker
+from traffic.worker import Cast, Worker
 
 if TYPE_CHECKING:
     from traffic.clients import Flow
@@ -72,7 +72,7 @@ class Stage:
         self.network = network
         self.edge = edge
         self.conditions = conditions
-        self._workers: list[Worker] = []
+        self._cast = Cast()
         self._mark = secrets.token_bytes(4)
         self.flows: list[Flow] = []
         self.sessions: dict[tuple[str, int], int] = {}  # in the kernel, by the client's tuple
@@ -86,7 +86,7 @@ class Stage:
         """Start the edge, bring everybody on, calls and flows up."""
         network, edge = self.network, self.edge
         self.start_edge()
-        self.lanes = self._cast(
+        self.lanes = self._cast.add(
             *("lanes", network.edge, lanes.play, network.edge, self._mark, self.LANES),
             niceness=BEFORE_OTHERS,
         )
@@ -95,12 +95,12 @@ class Stage:
         registered = register_flows(edge, owners, self.conditions.flows)
         self.flows = [flow for flow, _ in registered]
         self.sessions = {flow.source: session for flow, session in registered}
-        self.clients = self._cast(
+        self.clients = self._cast.add(
             *("clients", network.client, clients.play, network.client, self._mark, self.flows),
             niceness=BEFORE_OTHERS,
         )
         self.clients.hear()
-        self._calls = self._cast(
+        self._calls = self._cast.add(
             "calls", network.client, calls.play, WHIP_URL, niceness=BEFORE_OTHERS
         )
         place = Place(
@@ -110,7 +110,7 @@ class Stage:
             client=CLIENT_ADDRESSES[4][0],
             target=(EDGE_ADDRESSES[4], SHARED_PORT),
         )
-        self._setups = self._cast("set-ups", network.client, setups.play, place)
+        self._setups = self._cast.add("set-ups", network.client, setups.play, place)
         self.clients.ask("check")
         self.renew_calls()
         self.clients.ask("start")
@@ -243,7 +243,7 @@ class Stage:
         """Have talkers on the transceivers that take sessions now as well (talkers.py)."""
         namespace = self.network.client
         count = self.conditions.talkers
-        worker = self._cast(
+        worker = self._cast.add(
             *("talkers", namespace, talkers.play, namespace, self._mark, WHIP_URL, count),
             niceness=BEFORE_OTHERS,
         )
@@ -255,8 +255,7 @@ class Stage:
             worker.ask("leave")
         finally:
             self.talkers = None
-            self._workers.remove(worker)
-            worker.end()
+            self._cast.send_home(worker)
 
     def turnout(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command of `turnout` on the edge to its end."""
@@ -300,17 +299,4 @@ class Stage:
 
     def end(self) -> None:
         """Send everybody home."""
-        for worker in reversed(self._workers):
-            worker.end()
-
-    def _cast(
-        self,
-        name: str,
-        namespace: str,
-        part: Callable[..., None],
-        *arguments: object,
-        niceness: int = 0,
-    ) -> Worker:
-        worker = Worker(name, namespace, part, *arguments, niceness=niceness)
-        self._workers.append(worker)
-        return worker
+        self._cast.end()

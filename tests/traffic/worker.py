@@ -20,7 +20,7 @@ _ANSWER_SECONDS = 60.0
 _END_SECONDS = 5.0
 
 
-class WorkerFailed(Exception):
+class WorkerFailed(RuntimeError):
     """A worker ended or did not answer; the message has what it said last."""
 
 
@@ -86,6 +86,36 @@ class Worker:
             if kind == "failed":
                 return str(value)
         return "it has ended"
+
+
+class Cast:
+    """All workers of a stage."""
+
+    def __init__(self) -> None:
+        self._workers: list[Worker] = []
+
+    def add(
+        self,
+        name: str,
+        namespace: str,
+        part: Callable[..., None],
+        *arguments: object,
+        niceness: int = 0,
+    ) -> Worker:
+        """Start one more; arguments as of Worker."""
+        worker = Worker(name, namespace, part, *arguments, niceness=niceness)
+        self._workers.append(worker)
+        return worker
+
+    def send_home(self, worker: Worker) -> None:
+        """End one of them."""
+        self._workers.remove(worker)
+        worker.end()
+
+    def end(self) -> None:
+        """End all that are left, the last one first."""
+        while self._workers:
+            self._workers.pop().end()
 
 
 def answer(pipe: Connection, value: object = None) -> None:
